@@ -1,0 +1,438 @@
+"""Every setting of Plaudit, with its unit and default: one page that a recipe file, `--set` and Python share.
+
+A recipe is YAML. A stage runs when its section is there; the sections are in the order in which they run.
+Nothing here loads torch, so that `--help` and `plaudit init` answer at once.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from types import UnionType
+from typing import Any, Literal, Self, Union, get_args, get_origin
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from plaudit.errors import RecipeError
+
+__all__ = [
+    "Adapter",
+    "Collect",
+    "Data",
+    "Evaluate",
+    "Kl",
+    "Language",
+    "Model",
+    "Optimiser",
+    "Policy",
+    "Recipe",
+    "Reward",
+    "Sampling",
+    "Section",
+    "Sft",
+    "Source",
+    "Text",
+    "Tracking",
+    "load_recipe",
+    "override",
+    "recipe_from",
+    "settings",
+]
+
+
+class Section(BaseModel):
+    """A frozen group of settings that refuses names it does not know."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
+
+
+class Source(Section):
+    """One file, folder or Hugging Face dataset to read."""
+
+    path: str
+    """A file (.json, .jsonl, .csv, .parquet, .txt, each also .gz), a dataset folder, or a dataset's name."""
+    format: str = "auto"
+    """What the rows are; `auto` recognises them (see `plaudit data check`)."""
+    split: str = "train"
+    """Which split of a Hugging Face dataset."""
+    columns: dict[str, str] = {}
+    """Your column for a name that the format knows, such as `prompt: question`."""
+    limit: int | None = Field(default=None, ge=1)
+    """Rows to take, after shuffling."""
+    shuffle: bool = False
+    """Take the rows in an order drawn from the recipe's seed."""
+    weight: float = Field(default=1.0, gt=0)
+    """Share of this source in a mixture, against the weights of the others."""
+    prompt_tokens: int | None = Field(default=None, ge=1)
+    """For raw text: its first tokens become the prompt and the rest the reference."""
+    end: str | None = None
+    """For raw text: what to cut from the end of every text, such as a delimiter."""
+
+
+class Data(Section):
+    """What people wrote and said."""
+
+    documents: tuple[Source, ...] = ()
+    """Raw text to learn the language from."""
+    demonstrations: tuple[Source, ...] = ()
+    """Prompts with good answers."""
+    judgements: tuple[Source, ...] = ()
+    """Rankings, choices, comparisons, scores, thumbs."""
+    prompts: tuple[Source, ...] = ()
+    """Prompts to answer while the policy is tuned."""
+    held_out: float = Field(default=0.1, gt=0, lt=1)
+    """Share of the prompts, drawn by prompt id, that no stage trains on."""
+
+
+class Adapter(Section):
+    """LoRA: train small matrices beside the frozen weights (https://arxiv.org/abs/2106.09685)."""
+
+    rank: int = Field(default=8, ge=1)
+    """Inner size of the added matrices."""
+    alpha: float = Field(default=16.0, gt=0)
+    """The added product is scaled by alpha / rank."""
+    targets: str | tuple[str, ...] = "all-linear"
+    """Names of the layers that get one."""
+
+
+class Model(Section):
+    """The language model to start from."""
+
+    path: str = "builtin"
+    """A Transformers folder or name, or `builtin` for the tiny model that Plaudit trains by itself."""
+    tokenizer: str | None = None
+    """Folder or name of the tokenizer, where it is not beside the model."""
+    adapter: Adapter | None = None
+    """LoRA settings; nothing trains the whole model."""
+    checkpointing: bool = False
+    """Recompute activations in the backward pass: less memory, about a third more time."""
+
+
+class Text(Section):
+    """How words become tokens."""
+
+    template: str | None = None
+    """Plain prompt template holding `{prompt}`, for models without a chat template."""
+    system: str | None = None
+    """System text put before every prompt."""
+    examples: tuple[tuple[str, str], ...] = ()
+    """Few-shot examples, each a prompt and its answer, put before every prompt."""
+    max_prompt_tokens: int = Field(default=512, ge=1)
+    """Longest prompt, in tokens, template included; a longer one is an error."""
+    max_answer_tokens: int = Field(default=512, ge=1)
+    """Longest answer to train on, in tokens, the end token included; a longer one is cut there."""
+
+
+class Optimiser(Section):
+    """AdamW with warm-up and decay."""
+
+    learning_rate: float = Field(default=1e-4, gt=0)
+    """Step size at its peak."""
+    warmup: float = Field(default=0.05, ge=0, lt=1)
+    """Share of the steps over which the learning rate climbs from 0."""
+    decay: Literal["linear", "cosine", "constant"] = "cosine"
+    """How it falls afterwards, to a tenth (cosine) or to 0 (linear)."""
+    weight_decay: float = Field(default=0.0, ge=0)
+    """Pull of the weights toward 0, per step and learning rate."""
+    beta1: float = Field(default=0.9, ge=0, lt=1)
+    """Memory of the gradient's mean."""
+    beta2: float = Field(default=0.999, ge=0, lt=1)
+    """Memory of the gradient's square."""
+    epsilon: float = Field(default=1e-8, gt=0)
+    """Added to the root of the gradient's square."""
+    clip_norm: float = Field(default=1.0, gt=0)
+    """The gradient's norm is cut here."""
+
+
+class Sampling(Section):
+    """How answers are drawn."""
+
+    temperature: float = Field(default=1.0, ge=0)
+    """Logits are divided by it; 0 is greedy."""
+    top_p: float = Field(default=1.0, gt=0, le=1)
+    """Draw from the likeliest tokens that hold this much probability."""
+    max_tokens: int = Field(default=64, ge=1)
+    """Longest answer, in tokens; a longer one is cut there."""
+    batch: int = Field(default=256, ge=1)
+    """Answers decoded side by side; a finished one makes room for the next."""
+
+
+class Language(Section):
+    """Language-model training on raw text."""
+
+    steps: int = Field(default=600, ge=1)
+    """Optimiser steps."""
+    minibatch: int = Field(default=16, ge=1)
+    """Documents in one optimiser step."""
+    max_tokens: int = Field(default=512, ge=2)
+    """Longest document, in tokens; a longer one is cut into pieces."""
+    optimiser: Optimiser = Optimiser(learning_rate=2e-3, weight_decay=0.1, beta2=0.95)
+
+
+class Sft(Section):
+    """Supervised fine-tuning on demonstrations."""
+
+    epochs: float = Field(default=1.0, gt=0)
+    """Times each demonstration is seen."""
+    minibatch: int = Field(default=16, ge=1)
+    """Demonstrations in one optimiser step."""
+    optimiser: Optimiser = Optimiser()
+
+
+class Collect(Section):
+    """Sample answers and have simulated annotators of the built-in world rank them."""
+
+    prompts: int = Field(default=800, ge=1)
+    """Prompts whose answers are ranked."""
+    answers_per_prompt: int = Field(default=4, ge=2)
+    """Answers ranked together (K)."""
+    annotators: int = Field(default=8, ge=1)
+    """Simulated people; each has a reliability of its own."""
+    noise: float = Field(default=0.3, ge=0)
+    """Scale of the annotators' Gumbel noise, in standard deviations of the hidden taste."""
+    sampling: Sampling = Sampling()
+
+
+class Reward(Section):
+    """Training of the reward model on judgements."""
+
+    start: str = "sft"
+    """Trunk to start from: `sft`, `model`, `random`, or a Transformers folder or name."""
+    epochs: float = Field(default=1.0, gt=0)
+    """Times each judgement is seen; rankings over-fit after about two."""
+    minibatch: int = Field(default=16, ge=1)
+    """Judged prompts in one optimiser step."""
+    dropout: float = Field(default=0.0, ge=0, lt=1)
+    """Share of the trunk's output that is zeroed before the head, while training."""
+    normalise_on: int = Field(default=256, ge=0)
+    """Answers of the reference on which rewards get mean 0 and standard deviation 1; 0 leaves them as they are."""
+    optimiser: Optimiser = Optimiser()
+
+
+class Kl(Section):
+    """How far the policy may move from its reference."""
+
+    beta: float = Field(default=0.05, ge=0)
+    """Cost of one nat of KL divergence, in units of reward."""
+    target: float | None = Field(default=None, gt=0)
+    """Nats per answer that an adaptive beta steers to; nothing keeps beta fixed."""
+    horizon: float = Field(default=2000, gt=0)
+    """Answers over which an adaptive beta reacts."""
+    stop: float | None = Field(default=None, gt=0)
+    """Nats per answer at which tuning stops early."""
+
+
+class Policy(Section):
+    """Policy-gradient tuning against the reward model."""
+
+    algorithm: Literal["ppo", "rloo"] = "ppo"
+    """`ppo`: critic, GAE, clipped ratio. `rloo`: REINFORCE with a leave-one-out baseline, no critic."""
+    steps: int = Field(default=50, ge=1)
+    """Rounds of sampling and learning."""
+    prompts_per_round: int = Field(default=32, ge=1)
+    """Prompts answered in one round."""
+    answers_per_prompt: int = Field(default=4, ge=1)
+    """Answers sampled for each of them (G)."""
+    minibatch: int | None = Field(default=None, ge=1)
+    """Answers in one optimiser step; nothing means all of a round."""
+    epochs: int = Field(default=1, ge=1)
+    """Times each answer is learned from."""
+    clip: float = Field(default=0.2, gt=0, lt=1)
+    """The ratio of new to old probability is held inside [1 - clip, 1 + clip]."""
+    discount: float = Field(default=1.0, gt=0, le=1)
+    """Weight of the reward one token later (gamma)."""
+    lambda_: float = Field(default=0.95, ge=0, le=1)
+    """Trust in sampled returns (1) against the critic's guess of them (0)."""
+    value_weight: float = Field(default=0.1, ge=0)
+    """Weight of the critic's loss where it shares the policy's trunk."""
+    critic: Literal["separate", "shared"] = "separate"
+    """A network of its own that starts from the reward model, or a head on the policy's trunk."""
+    whiten: bool = True
+    """Give the advantages of a round mean 0 and standard deviation 1."""
+    cut_reward: float | None = None
+    """Reward of an answer that never ended, in place of its score; nothing keeps the score."""
+    entropy: float = Field(default=0.0, ge=0)
+    """Reward for a nat of entropy per token."""
+    kl: Kl = Kl()
+    sampling: Sampling = Sampling()
+    optimiser: Optimiser = Optimiser(learning_rate=2e-4, decay="constant")
+
+
+class Evaluate(Section):
+    """Answers on held-out prompts, by the tuned model and by the one before it."""
+
+    prompts: int = Field(default=400, ge=1)
+    """Held-out prompts answered, or all there are."""
+    decoding: Literal["sample", "greedy", "beam"] = "sample"
+    """How both sides answer."""
+    beams: int = Field(default=4, ge=2)
+    """Width of a beam search."""
+    sampling: Sampling = Sampling(temperature=0.8)
+
+
+class Tracking(Section):
+    """Where metrics go besides the run folder."""
+
+    to: tuple[Literal["tensorboard", "wandb", "trackio"], ...] = ()
+    """Trackers, each an optional package."""
+    project: str = "plaudit"
+    """Name under which they file the run."""
+
+
+class Recipe(Section):
+    """The whole road."""
+
+    seed: int = Field(default=0, ge=0)
+    """Same recipe, same seed, same machine: same bits."""
+    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    """Where the models live; `auto` takes the first of cuda, mps, cpu that is there."""
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    """`bf16` computes in 16 bits where that is faster and keeps weights in 32; `auto` measures."""
+    threads: int | None = Field(default=None, ge=1)
+    """CPU threads; nothing leaves it to torch."""
+    save_every: int = Field(default=20, ge=1)
+    """Optimiser steps, or rounds of the policy, between two checkpoints."""
+    micro_tokens: int = Field(default=8192, ge=64)
+    """Tokens in one forward pass; a minibatch is split to fit, with the same result."""
+    world: Literal["reviews"] | None = None
+    """The built-in world: gives texts, prompts, demonstrations, annotators and a hidden taste."""
+    model: Model = Model()
+    text: Text = Text()
+    data: Data = Data()
+    language: Language | None = None
+    sft: Sft | None = None
+    collect: Collect | None = None
+    reward: Reward | None = None
+    reward_model: str | None = None
+    """A trained reward model (Transformers folder) to use in place of training one."""
+    policy: Policy | None = None
+    evaluate: Evaluate = Evaluate()
+    tracking: Tracking = Tracking()
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        problems = list(_contradictions(self))
+        if problems:
+            raise ValueError("; ".join(problems))
+        return self
+
+
+def _contradictions(recipe: Recipe) -> Iterator[str]:
+    policy, data = recipe.policy, recipe.data
+    if policy is not None:
+        answers = policy.prompts_per_round * policy.answers_per_prompt
+        if policy.minibatch is not None and answers % policy.minibatch:
+            yield (
+                f"policy.minibatch {policy.minibatch} does not divide the {answers} answers of a round "
+                f"({policy.prompts_per_round} prompts x {policy.answers_per_prompt})"
+            )
+        if policy.algorithm == "rloo" and policy.answers_per_prompt < 2:
+            yield "policy.answers_per_prompt must be 2 or more for rloo, whose baseline is the other answers"
+        if policy.sampling.temperature == 0 or policy.sampling.top_p < 1:
+            yield "policy.sampling must draw from the whole distribution: temperature above 0 and top_p 1"
+        if recipe.reward is None and recipe.reward_model is None:
+            yield "policy needs a reward: give a reward section, or reward_model, the folder of a trained one"
+    if recipe.reward is not None and recipe.reward_model is not None:
+        yield "reward trains a model and reward_model names a trained one: give one of the two"
+    if recipe.reward is not None and recipe.reward.start == "sft" and recipe.sft is None and not recipe.world:
+        yield "reward.start is 'sft' but there is no sft section: set reward.start to 'model'"
+    if recipe.collect is not None and recipe.world is None:
+        yield "collect asks the annotators of a built-in world: set world, or give data.judgements"
+    if recipe.world is None:
+        for stage, needs in (("language", "documents"), ("sft", "demonstrations"), ("policy", "prompts")):
+            if getattr(recipe, stage) is not None and not getattr(data, needs):
+                yield f"{stage} needs data.{needs}"
+        if recipe.reward is not None and not data.judgements:
+            yield "reward needs data.judgements"
+        if recipe.model.path == "builtin":
+            yield "model.path is 'builtin', which knows only the built-in world: set model.path to yours"
+
+
+def load_recipe(path: Path, changes: Sequence[str] = ()) -> Recipe:
+    """Read a recipe file and apply `--set` changes to it.
+
+    Raises:
+        RecipeError: lists every unknown or wrong setting at once.
+    """
+    try:
+        given = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise RecipeError(f"{path}: no such recipe; `plaudit init` writes one") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise RecipeError(f"{path}: not a YAML file: {error}") from error
+    if given is None:
+        given = {}
+    if not isinstance(given, dict):
+        raise RecipeError(f"{path}: a recipe holds `setting: value` lines, found a {type(given).__name__}")
+    return recipe_from(override(given, changes), where=str(path))
+
+
+def override(given: Mapping[str, Any], changes: Sequence[str]) -> dict[str, Any]:
+    """`given` with changes such as `policy.kl.beta=0.05` made; values are read as YAML."""
+    result: dict[str, Any] = yaml.safe_load(yaml.safe_dump(dict(given)))
+    for change in changes:
+        name, equals, value = change.partition("=")
+        if not equals or not name:
+            raise RecipeError(f"--set takes name=value, such as policy.kl.beta=0.05; found {change!r}")
+        place = result
+        *sections, last = name.split(".")
+        for section in sections:
+            inner = place.get(section)
+            place[section] = inner if isinstance(inner, dict) else {}
+            place = place[section]
+        try:
+            place[last] = yaml.safe_load(value)
+        except yaml.YAMLError as error:
+            raise RecipeError(f"--set {change}: the value is not YAML: {error}") from error
+    return result
+
+
+def recipe_from(given: Mapping[str, Any], *, where: str = "recipe") -> Recipe:
+    """A validated recipe from plain values.
+
+    Raises:
+        RecipeError: lists every problem at once; an unknown name comes with the nearest known one.
+    """
+    try:
+        return Recipe.model_validate(given)
+    except ValidationError as error:
+        problems = [_problem(found["loc"], found["type"], found["msg"], found["input"]) for found in error.errors()]
+        raise RecipeError(f"{where}: " + "; ".join(problems)) from error
+
+
+def _problem(place: tuple[int | str, ...], kind: str, message: str, value: object) -> str:
+    name = ".".join(str(part) for part in place)
+    if kind == "extra_forbidden":
+        known = [setting for setting, _, _ in settings(Recipe)]
+        known += sorted({setting.rsplit(".", 1)[0] for setting in known if "." in setting})
+        near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+        near = near or [full for full in known if full.rsplit(".", 1)[-1] == str(place[-1])][:1]
+        return f"unknown setting {name}" + (f" (did you mean {near[0]}?)" if near else "")
+    if kind == "value_error":
+        return message.removeprefix("Value error, ")
+    return f"{name}: {message[:1].lower()}{message[1:]}, found {value!r:.80}"
+
+
+def settings(section: type[Section], prefix: str = "") -> Iterator[tuple[str, Any, str]]:
+    """Every setting below a section: its full name, its default, and what it means."""
+    for name, field in section.model_fields.items():
+        inner = _section_of(field.annotation)
+        if inner is not None:
+            yield from settings(inner, f"{prefix}{name}.")
+        else:
+            default = None if field.is_required() else field.get_default(call_default_factory=True)
+            yield f"{prefix}{name}", default, field.description or ""
+
+
+def _section_of(annotation: Any) -> type[Section] | None:
+    if isinstance(annotation, type) and issubclass(annotation, Section):
+        return annotation
+    if get_origin(annotation) in (Union, UnionType):
+        for option in get_args(annotation):
+            found = _section_of(option)
+            if found is not None:
+                return found
+    return None
+
