@@ -1,0 +1,44 @@
+"""Losses: pure functions on tensors, one value per element, no reduction inside.
+
+| module | holds |
+|---|---|
+| `language` | log-probabilities of tokens, negative log-likelihood |
+| `pairwise` | Bradley-Terry over pairs and over K ranked answers |
+| `pointwise` | thumbs |
+| `policy` | REINFORCE, PPO's clipped surrogate, entropy |
+| `value` | a critic's squared error, with or without a clip; explained variance |
+| `reduction` | masked sums with their denominators |
+"""
+
+from __future__ import annotations
+
+from plaudit.losses.language import negative_log_likelihood, token_log_probs
+from plaudit.losses.pairwise import PairIndex, bradley_terry_loss, pairs_of_ranks, pairwise_ranking_loss
+from plaudit.losses.pointwise import thumb_loss
+from plaudit.losses.policy import Surrogate, clipped_surrogate, entropy, reinforce_loss
+from plaudit.losses.reduction import Portion, masked_sum, mean_of, sequence_portion, token_count, token_portion
+from plaudit.losses.value import ClippedValue, clipped_value_loss, explained_variance, value_loss
+
+__all__ = [
+    "ClippedValue",
+    "PairIndex",
+    "Portion",
+    "Surrogate",
+    "bradley_terry_loss",
+    "clipped_surrogate",
+    "clipped_value_loss",
+    "entropy",
+    "explained_variance",
+    "masked_sum",
+    "mean_of",
+    "negative_log_likelihood",
+    "pairs_of_ranks",
+    "pairwise_ranking_loss",
+    "reinforce_loss",
+    "sequence_portion",
+    "thumb_loss",
+    "token_count",
+    "token_log_probs",
+    "token_portion",
+    "value_loss",
+]
