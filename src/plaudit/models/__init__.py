@@ -1,0 +1,1 @@
+"""Models: loading, heads, the packed forward pass, log-probabilities, adapters."""

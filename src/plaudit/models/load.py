@@ -1,0 +1,211 @@
+"""Models from a folder or by name, on the device and in the precision that suit the machine."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import json
+import shutil
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import LoraConfig, TaskType, get_peft_model
+from torch import nn
+from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
+from transformers.utils import logging as transformers_logging
+
+from plaudit.errors import ModelError
+from plaudit.models.network import new_head
+from plaudit.recipe import Adapter
+
+__all__ = [
+    "Machine",
+    "adapted",
+    "choose_machine",
+    "load_language",
+    "load_reward",
+    "load_tokenizer",
+    "new_reward",
+    "save_model",
+]
+
+transformers_logging.set_verbosity_error()
+transformers_logging.disable_progress_bar()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Machine:
+    """Where and how precisely to compute."""
+
+    device: torch.device
+    bf16: bool
+    """Compute in bfloat16 under autocast; weights stay in fp32."""
+
+    def computing(self) -> AbstractContextManager[Any]:
+        """The context of every forward pass."""
+        if not self.bf16:
+            return contextlib.nullcontext()
+        return torch.autocast(self.device.type, torch.bfloat16)
+
+    def describe(self) -> str:
+        """For people: device and precision."""
+        name = torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else self.device.type.upper()
+        return f"{name}, {'bfloat16 over fp32 weights' if self.bf16 else 'fp32'}"
+
+
+def choose_machine(device: str = "auto", precision: str = "auto", threads: int | None = None) -> Machine:
+    """The device and precision to use; `auto` takes bfloat16 only where the hardware multiplies in it.
+
+    Raises:
+        ModelError: the device that was asked for is not there.
+    """
+    if threads is not None:
+        torch.set_num_threads(threads)
+    there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    if device == "auto":
+        device = next(name for name, present in there.items() if present)
+    if not there[device]:
+        raise ModelError(f"device {device} is not there; found {', '.join(name for name, ok in there.items() if ok)}")
+    fast = {"cuda": device == "cuda" and torch.cuda.is_bf16_supported(), "cpu": _cpu_has_bf16(), "mps": False}[device]
+    return Machine(device=torch.device(device), bf16=fast if precision == "auto" else precision == "bf16")
+
+
+def _cpu_has_bf16() -> bool:
+    """Hardware flags, not a timing: a choice that could differ between two runs would break equal bits."""
+    try:
+        flags = Path("/proc/cpuinfo").read_text(encoding="utf-8")
+    except OSError:
+        return False
+    return "avx512_bf16" in flags or "amx_bf16" in flags
+
+
+@contextlib.contextmanager
+def _loading(path: str) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, ValueError, KeyError) as error:
+        reason = str(error).strip().splitlines()
+        raise ModelError(
+            f"cannot load {path!r}: it is neither a Transformers folder nor a model name that can be fetched "
+            f"({reason[0] if reason else type(error).__name__})"
+        ) from error
+
+
+def load_tokenizer(path: str) -> Any:
+    """A tokenizer from a folder or by name.
+
+    Raises:
+        ModelError: there is none, or it has no end token.
+    """
+    with _loading(path):
+        tokenizer = AutoTokenizer.from_pretrained(path)
+    if tokenizer.eos_token_id is None:
+        raise ModelError(f"the tokenizer of {path!r} has no end-of-text token: set eos_token in its folder")
+    return tokenizer
+
+
+def load_language(path: str, machine: Machine, *, checkpointing: bool = False) -> Any:
+    """A causal language model in fp32, dropout off, from a folder or by name.
+
+    Raises:
+        ModelError: there is none.
+    """
+    with _loading(path):
+        model = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32)
+    return _ready(model, machine, checkpointing)
+
+
+def load_reward(path: str, machine: Machine, *, checkpointing: bool = False) -> tuple[Any, float, float]:
+    """A trained reward model: the sequence classifier, and the gain and bias kept in its config.
+
+    Raises:
+        ModelError: there is none, or it has more than one label.
+    """
+    with _loading(path):
+        config = AutoConfig.from_pretrained(path)
+        if config.num_labels != 1:
+            raise ModelError(f"{path!r} has {config.num_labels} labels; a reward model has one")
+        model, info = AutoModelForSequenceClassification.from_pretrained(
+            path, dtype=torch.float32, output_loading_info=True
+        )
+    if any("score" in name for name in info["missing_keys"]):
+        raise ModelError(f"{path!r} has no trained score head: its scores would be random")
+    gain, bias = float(getattr(config, "reward_gain", 1.0)), float(getattr(config, "reward_bias", 0.0))
+    return _ready(model, machine, checkpointing), gain, bias
+
+
+def new_reward(path: str, machine: Machine, *, seed: int, random: bool = False, checkpointing: bool = False) -> Any:
+    """A sequence classifier with a fresh head, on a pretrained trunk or on one drawn at random.
+
+    Raises:
+        ModelError: there is no such model, or its kind has no sequence classifier.
+    """
+    with _loading(path), torch.random.fork_rng():
+        torch.manual_seed(seed)
+        config = AutoConfig.from_pretrained(path, num_labels=1)
+        if random:
+            model = AutoModelForSequenceClassification.from_config(config, dtype=torch.float32)
+        else:
+            model = AutoModelForSequenceClassification.from_pretrained(path, config=config, dtype=torch.float32)
+    if not isinstance(getattr(model, "score", None), nn.Linear):
+        raise ModelError(f"{type(model).__name__} keeps its head elsewhere than in `score`: use a decoder as trunk")
+    head = new_head(model.score.in_features, bias=False, seed=seed)
+    model.score.load_state_dict(head.state_dict())
+    if model.config.pad_token_id is None:  # the classifier finds the last token by it when others load the folder
+        model.config.pad_token_id = config.eos_token_id if isinstance(config.eos_token_id, int) else 0
+    return _ready(model, machine, checkpointing)
+
+
+def adapted(model: Any, adapter: Adapter | None, *, seed: int, reward: bool = False) -> Any:
+    """The model under LoRA; a reward model's head is trained and saved with it."""
+    if adapter is None:
+        return model
+    targets = adapter.targets if isinstance(adapter.targets, str) else list(adapter.targets)
+    config = LoraConfig(
+        r=adapter.rank,
+        lora_alpha=adapter.alpha,
+        lora_dropout=0.0,
+        target_modules=targets,
+        modules_to_save=["score"] if reward else None,
+        task_type=TaskType.SEQ_CLS if reward else TaskType.CAUSAL_LM,
+    )
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        return get_peft_model(model, config)
+
+
+def save_model(model: Any, folder: Path, tokenizer: Any, **config: float) -> None:
+    """Write a plain Transformers folder, aside and then renamed; an adapter is merged into a copy first.
+
+    Args:
+        config: further values for `config.json`, such as the gain and bias of a reward model.
+    """
+    aside = folder.with_name(folder.name + ".writing")
+    shutil.rmtree(aside, ignore_errors=True)
+    if hasattr(model, "merge_and_unload"):
+        copy.deepcopy(model).merge_and_unload().save_pretrained(aside)
+    else:
+        model.save_pretrained(aside)
+    tokenizer.save_pretrained(aside)
+    if config:
+        path = aside / "config.json"
+        path.write_text(json.dumps({**json.loads(path.read_text("utf-8")), **config}, indent=2), encoding="utf-8")
+    shutil.rmtree(folder, ignore_errors=True)
+    aside.rename(folder)
+
+
+def _ready(model: Any, machine: Machine, checkpointing: bool) -> Any:
+    for module in model.modules():  # dropout off: old and new log-probabilities must come from one function
+        if isinstance(module, nn.Dropout):
+            module.p = 0.0
+    for name in ("attention_dropout", "attn_pdrop", "resid_pdrop", "embd_pdrop", "hidden_dropout"):
+        if isinstance(getattr(model.config, name, None), float):
+            setattr(model.config, name, 0.0)
+    if checkpointing:
+        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    model.to(machine.device)
+    return model.train(checkpointing)

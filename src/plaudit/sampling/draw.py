@@ -1,0 +1,52 @@
+"""Drawing tokens from logits: the same function for every road that decodes.
+
+Shape letters:  S answers in flight   V vocabulary
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+__all__ = ["draw", "keep_top", "uniforms"]
+
+
+def uniforms(seed: int, count: int) -> Tensor:
+    """[count] numbers in [0, 1) that belong to one answer: a counter-based stream keyed by its seed."""
+    stream = np.random.Generator(np.random.Philox(key=seed))
+    return torch.from_numpy(stream.random(count, dtype=np.float32))
+
+
+def draw(logits_SV: Tensor, uniform_S: Tensor, *, temperature: float, top_p: float = 1.0) -> tuple[Tensor, Tensor]:
+    """One token for each row, by inverting the cumulative distribution at the row's own uniform number.
+
+    Args:
+        logits_SV: [S, V].
+        uniform_S: [S] in [0, 1).
+        temperature: divides the logits; 0 takes the likeliest token.
+        top_p: draw from the likeliest tokens that hold this much probability.
+
+    Returns:
+        [S] token ids and [S] their log-probabilities in nats under the distribution drawn from (for
+        temperature 0, under the model's own at temperature 1).
+    """
+    logits_SV = logits_SV.float()
+    if temperature == 0:
+        token_S = logits_SV.argmax(-1)
+        return token_S, logits_SV.log_softmax(-1).gather(1, token_S[:, None]).squeeze(1)
+    logp_SV = (logits_SV / temperature).log_softmax(-1)
+    if top_p < 1:
+        logp_SV = keep_top(logp_SV, top_p)
+    reach_SV = logp_SV.exp().cumsum(-1)
+    level_S1 = uniform_S[:, None] * reach_SV[:, -1:]
+    token_S = torch.searchsorted(reach_SV, level_S1, right=True).squeeze(1).clamp(max=reach_SV.shape[1] - 1)
+    return token_S, logp_SV.gather(1, token_S[:, None]).squeeze(1)
+
+
+def keep_top(logp_SV: Tensor, top_p: float) -> Tensor:
+    """Log-probabilities on the smallest set of likeliest tokens that holds `top_p`, renormalised; -inf elsewhere."""
+    ordered_SV, index_SV = logp_SV.sort(dim=-1, descending=True)
+    before_SV = ordered_SV.exp().cumsum(-1) - ordered_SV.exp()
+    dropped_SV = torch.zeros_like(before_SV, dtype=torch.bool).scatter(1, index_SV, before_SV >= top_p)
+    return logp_SV.masked_fill(dropped_SV, float("-inf")).log_softmax(-1)

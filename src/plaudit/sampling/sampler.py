@@ -1,0 +1,318 @@
+"""The embedded sampler: batched decoding of a Transformers model, without padding and without waiting.
+
+Prompts are read once, however many answers they get. Keys and values live in memory laid out beforehand. A
+finished answer's place is taken by the last one in flight, so that every step computes live rows only, and waiting
+requests fill the free places.
+
+Shape letters:  S answers in flight   T tokens   H key heads   E size of a head   N tokens of a packed row
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import LogitsProcessor, LogitsProcessorList
+
+from plaudit.errors import NumberError, TextError
+from plaudit.models.load import Machine
+from plaudit.models.logprobs import logits_of
+from plaudit.models.packed import attend, choose_road, own_attention, run_packed
+from plaudit.recipe import Sampling
+from plaudit.records import Answer, Ended, Group
+from plaudit.sampling.draw import draw, uniforms
+from plaudit.sampling.seam import Request
+from plaudit.text import Words
+
+__all__ = ["ModelSampler"]
+
+
+@dataclass(slots=True)
+class _Flight:
+    """One answer being written."""
+
+    request: int
+    number: int
+    seed: int
+    context: tuple[int, ...]
+    budget: int
+    uniform: Tensor
+    tokens: list[int] = field(default_factory=list)
+    logps: list[float] = field(default_factory=list)
+
+
+class ModelSampler:
+    """Answers prompts with a Transformers causal language model in this process.
+
+    Args:
+        model: the model; shared with whoever trains it.
+        words: its tokenizer and stop tokens.
+        machine: device and precision.
+        progress: called with the number of answers finished, each time some are.
+    """
+
+    def __init__(
+        self, model: Any, words: Words, machine: Machine, *, progress: Callable[[int], None] | None = None
+    ) -> None:
+        self.model = model
+        self.words = words
+        self.machine = machine
+        self.version = 0
+        self._packed = choose_road(model)
+        self._logits = logits_of(model)
+        self._progress = progress or (lambda finished: None)
+
+    def load(self, weights: Path | None, version: int) -> None:
+        """Note the version: the weights are the learner's own."""
+        if weights is not None:
+            raise TextError(f"the embedded sampler shares its model and loads no weights, found {weights}")
+        self.version = version
+
+    @torch.no_grad()
+    def sample(self, requests: Sequence[Request], sampling: Sampling) -> list[Group]:
+        """A group for each request, in order.
+
+        Raises:
+            TextError: a context leaves no room for an answer.
+            NumberError: the model gave NaN or infinite logits.
+        """
+        training = self.model.training
+        self.model.eval()
+        done: dict[tuple[int, int], Answer] = {}
+        try:
+            with self.machine.computing():
+                flights = list(self._flights(requests, sampling))
+                decode = self._decode_packed if self._packed else self._decode_slowly
+                for flight, ended in decode(flights, sampling):
+                    done[flight.request, flight.number] = self._answer(flight, ended)
+        finally:
+            self.model.train(training)
+        return [
+            Group(
+                prompt=request.prompt,
+                context_ids=request.context_ids,
+                answers=tuple(done[r, number] for number in range(len(request.seeds))),
+            )
+            for r, request in enumerate(requests)
+        ]
+
+    def _flights(self, requests: Sequence[Request], sampling: Sampling) -> Iterator[_Flight]:
+        for r, request in enumerate(requests):
+            budget = sampling.max_tokens
+            if self.words.context is not None:
+                budget = min(budget, self.words.context - len(request.context_ids))
+            if budget < 1:
+                raise TextError(
+                    f"prompt {request.prompt.id} fills the model's context of {self.words.context} tokens: "
+                    "there is no room for an answer"
+                )
+            for number, seed in enumerate(request.seeds):
+                yield _Flight(
+                    request=r,
+                    number=number,
+                    seed=seed,
+                    context=request.context_ids,
+                    budget=budget,
+                    uniform=uniforms(seed, budget),
+                )
+
+    def _answer(self, flight: _Flight, ended: Ended) -> Answer:
+        return Answer(
+            text=self.words.answer_text(flight.context, flight.tokens),
+            token_ids=tuple(flight.tokens),
+            logps=tuple(flight.logps),
+            ended=ended,
+            seed=flight.seed,
+        )
+
+    def _write(self, flights: Sequence[_Flight], logits_SV: Tensor, sampling: Sampling) -> list[Ended | None]:
+        """Give each answer its next token; say which of them ended thereby."""
+        uniform_S = torch.stack([flight.uniform[len(flight.tokens)] for flight in flights]).to(logits_SV.device)
+        token_S, logp_S = draw(logits_SV, uniform_S, temperature=sampling.temperature, top_p=sampling.top_p)
+        if not bool(torch.isfinite(logp_S).all()):
+            broken = next(f for f, good in zip(flights, torch.isfinite(logp_S).tolist(), strict=True) if not good)
+            raise NumberError(f"the model's logits are not finite for request {broken.request}: its weights are broken")
+        ended: list[Ended | None] = []
+        for flight, token, logp in zip(flights, token_S.tolist(), logp_S.tolist(), strict=True):
+            flight.tokens.append(token)
+            flight.logps.append(logp)
+            stopped, cut = token in self.words.stop_ids, len(flight.tokens) == flight.budget
+            ended.append(Ended.STOPPED if stopped else Ended.CUT if cut else None)
+        return ended
+
+    def _decode_packed(self, waiting: list[_Flight], sampling: Sampling) -> Iterator[tuple[_Flight, Ended]]:
+        places = min(sampling.batch, len(waiting))
+        longest = max((len(flight.context) + flight.budget for flight in waiting), default=0)
+        memory = _Memory(places, longest)
+        queue = list(reversed(waiting))
+        live: list[_Flight] = []
+        while queue or live:
+            if queue and places - len(live) >= max(1, places // 4):
+                entering = [queue.pop() for _ in range(min(places - len(live), len(queue)))]
+                logits_SV = self._read(memory, entering, first=len(live))
+                live += entering
+                fresh = slice(len(live) - len(entering), len(live))
+            else:
+                token_S = torch.tensor([flight.tokens[-1] for flight in live], device=self.machine.device)
+                length_S = torch.tensor([len(f.context) + len(f.tokens) - 1 for f in live], device=self.machine.device)
+                plan = _NextToken(memory, length_S)
+                logits_SV = self._logits(run_packed(self.model, token_S, length_S, plan))
+                fresh = slice(0, len(live))
+            ends = self._write(live[fresh], logits_SV, sampling)
+            finished = [fresh.start + i for i, ended in enumerate(ends) if ended is not None]
+            for place in finished:
+                ended = ends[place - fresh.start]
+                assert ended is not None
+                yield live[place], ended
+            memory.drop(finished, len(live))
+            _drop(live, finished)
+            if finished:
+                self._progress(len(finished))
+
+    def _read(self, memory: _Memory, entering: Sequence[_Flight], first: int) -> Tensor:
+        """Run the contexts of the entering answers, each once; returns the logits [S, V] of their first tokens."""
+        device = self.machine.device
+        places: dict[tuple[int, ...], list[int]] = defaultdict(list)
+        for offset, flight in enumerate(entering):
+            places[flight.context].append(first + offset)
+        plan = _FirstRead(memory, [(len(context), rows) for context, rows in places.items()], device)
+        token_N = torch.tensor([token for context in places for token in context], device=device)
+        hidden_ND = run_packed(self.model, token_N, plan.position_N, plan)
+        logits = self._logits(hidden_ND[plan.last])
+        order = {context: i for i, context in enumerate(places)}
+        return logits[[order[flight.context] for flight in entering]]
+
+    def _decode_slowly(self, waiting: list[_Flight], sampling: Sampling) -> Iterator[tuple[_Flight, Ended]]:
+        """For models that cannot be packed: Transformers' own loop over contexts of one length, with our draws."""
+        by_length: dict[tuple[int, int], list[_Flight]] = defaultdict(list)
+        for flight in waiting:
+            by_length[len(flight.context), flight.budget].append(flight)
+        for (_, budget), alike in by_length.items():
+            for start in range(0, len(alike), sampling.batch):
+                flights = alike[start : start + sampling.batch]
+                ends: dict[int, Ended] = {}
+
+                def write(logits_SV: Tensor, flights: list[_Flight] = flights, ends: dict[int, Ended] = ends) -> Tensor:
+                    live = [i for i in range(len(flights)) if i not in ends]
+                    for i, ended in zip(
+                        live, self._write([flights[i] for i in live], logits_SV[live], sampling), strict=True
+                    ):
+                        if ended is not None:
+                            ends[i] = ended
+                    return torch.tensor([flight.tokens[-1] for flight in flights], device=logits_SV.device)
+
+                context = torch.tensor([flight.context for flight in flights], device=self.machine.device)
+                with own_attention(self.model):
+                    self.model.generate(
+                        input_ids=context,
+                        attention_mask=torch.ones_like(context),
+                        do_sample=False,
+                        num_beams=1,
+                        max_new_tokens=budget,
+                        eos_token_id=sorted(self.words.stop_ids),
+                        pad_token_id=self.words.end_id,
+                        logits_processor=LogitsProcessorList([_Dictate(write)]),
+                    )
+                for i, flight in enumerate(flights):
+                    yield flight, ends[i]
+                self._progress(len(flights))
+
+
+class _Dictate(LogitsProcessor):
+    """Makes Transformers' loop take the tokens that a function names."""
+
+    def __init__(self, write: Callable[[Tensor], Tensor]) -> None:
+        self.write = write
+
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        token_S = self.write(scores)
+        return torch.full_like(scores, float("-inf")).scatter(1, token_S[:, None], 0.0)
+
+
+class _Memory:
+    """Keys and values of every layer, `[S, T, H, E]`, laid out before the first token."""
+
+    def __init__(self, places: int, longest: int) -> None:
+        self.places, self.longest = places, longest
+        self.layers: dict[int, tuple[Tensor, Tensor]] = {}
+
+    def of(self, layer: int, like: Tensor) -> tuple[Tensor, Tensor]:
+        """A layer's keys and values, made on its first use."""
+        if layer not in self.layers:
+            shape = (self.places, self.longest, *like.shape[1:])
+            self.layers[layer] = like.new_zeros(shape), like.new_zeros(shape)
+        return self.layers[layer]
+
+    def drop(self, finished: Sequence[int], live: int) -> None:
+        """Free the finished rows: the last live rows move into their places."""
+        for place in sorted(finished, reverse=True):
+            live -= 1
+            if place != live:
+                for keys, values in self.layers.values():
+                    keys[place] = keys[live]
+                    values[place] = values[live]
+
+
+def _drop(live: list[_Flight], finished: Sequence[int]) -> None:
+    for place in sorted(finished, reverse=True):
+        live[place] = live[-1]
+        live.pop()
+
+
+class _FirstRead:
+    """Contexts read for the first time: causal, each into the places of its answers."""
+
+    def __init__(self, memory: _Memory, contexts: Sequence[tuple[int, list[int]]], device: torch.device) -> None:
+        self.memory = memory
+        sizes = torch.tensor([size for size, _ in contexts])
+        self.longest = int(sizes.max())
+        step = torch.arange(self.longest)
+        self.real_ST = (step < sizes[:, None]).to(device)
+        start = sizes.cumsum(0) - sizes
+        self.index_ST = (start[:, None] + torch.minimum(step, sizes[:, None] - 1)).to(device)
+        self.position_N = step.expand(len(sizes), -1)[self.real_ST.cpu()].to(device)
+        self.last = (start + sizes - 1).to(device)
+        self.rows = torch.tensor([row for _, rows in contexts for row in rows], device=device)
+        self.context_of = torch.tensor([c for c, (_, rows) in enumerate(contexts) for _ in rows], device=device)
+
+    def attend(self, layer: int, query_NHE: Tensor, key_NHE: Tensor, value_NHE: Tensor, scale: float | None) -> Tensor:
+        """[N, H, E] mixed values."""
+        keys, values = key_NHE[self.index_ST], value_NHE[self.index_ST]
+        all_keys, all_values = self.memory.of(layer, key_NHE)
+        all_keys[self.rows, : self.longest] = keys[self.context_of]
+        all_values[self.rows, : self.longest] = values[self.context_of]
+        return attend(query_NHE[self.index_ST], keys, values, scale, None, causal=True)[self.real_ST]
+
+
+class _NextToken:
+    """One new token for each answer in flight, after all that stands in its place."""
+
+    def __init__(self, memory: _Memory, length_S: Tensor) -> None:
+        self.memory = memory
+        self.row = torch.arange(len(length_S), device=length_S.device)
+        self.length_S = length_S
+        self.longest = int(length_S.max()) + 1
+        unseen_ST = torch.arange(self.longest, device=length_S.device) > length_S[:, None]
+        self.bias = torch.zeros(unseen_ST.shape, device=length_S.device).masked_fill(unseen_ST, float("-inf"))
+        self.bias = self.bias[:, None, None, :]
+
+    def attend(self, layer: int, query_NHE: Tensor, key_NHE: Tensor, value_NHE: Tensor, scale: float | None) -> Tensor:
+        """[S, H, E] mixed values."""
+        keys, values = self.memory.of(layer, key_NHE)
+        keys[self.row, self.length_S] = key_NHE
+        values[self.row, self.length_S] = value_NHE
+        live = len(self.row)
+        mixed = attend(
+            query_NHE[:, None],
+            keys[:live, : self.longest],
+            values[:live, : self.longest],
+            scale,
+            self.bias.to(query_NHE.dtype),
+            causal=False,
+        )
+        return mixed[:, 0]

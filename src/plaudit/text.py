@@ -1,0 +1,144 @@
+"""The one place where words become tokens, for every stage alike.
+
+A prompt is rendered once (chat template, plain template, or as it is) and tokenised; an answer is tokenised by
+itself and *appended as tokens*. Sampled tokens are never decoded and tokenised again for the policy. So the tokens
+of an answer are the same in supervised fine-tuning, in the reward model, and in evaluation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from plaudit.errors import TextError
+from plaudit.records import Prompt
+from plaudit.recipe import Text
+
+__all__ = ["Words"]
+
+
+class Words:
+    """A tokenizer with the recipe's templates and limits.
+
+    Args:
+        tokenizer: a Transformers tokenizer with an end token.
+        text: templates and limits.
+        context: tokens that the model can read at most; None if it sets no limit.
+        stop_ids: further tokens that end an answer, such as those of the model's generation config.
+
+    Raises:
+        TextError: the template has no place for the prompt.
+    """
+
+    def __init__(
+        self, tokenizer: Any, text: Text, *, context: int | None = None, stop_ids: Sequence[int] = ()
+    ) -> None:
+        if text.template is not None and "{prompt}" not in text.template:
+            raise TextError(f"text.template must hold {{prompt}}, found {text.template!r}")
+        self.tokenizer = tokenizer
+        self.text = text
+        self.context = context
+        self.end_id = int(tokenizer.eos_token_id)
+        self.stop_ids = frozenset({self.end_id, *(int(token) for token in stop_ids)})
+
+    @property
+    def start_ids(self) -> tuple[int, ...]:
+        """What a text without a prompt begins with: the start token, or the end token where there is none."""
+        start = self.tokenizer.bos_token_id
+        return (self.end_id if start is None else int(start),)
+
+    def prompt_ids(self, prompt: Prompt) -> tuple[int, ...]:
+        """The prompt's tokens, templates included, as the model sees them before its answer.
+
+        Raises:
+            TextError: messages for a tokenizer without a chat template, or more tokens than allowed.
+        """
+        if prompt.messages is not None or self.text.system or self.text.examples:
+            ids = self._chat_ids(prompt) if self._has_chat() else self._plain_ids(prompt)
+        else:
+            ids = self._plain_ids(prompt)
+        ids = ids or self.start_ids
+        if len(ids) > self.text.max_prompt_tokens:
+            raise TextError(
+                f"prompt {prompt.id} has {len(ids)} tokens, more than text.max_prompt_tokens "
+                f"{self.text.max_prompt_tokens}: {prompt.plain()[:60]!r}"
+            )
+        if self.context is not None and len(ids) >= self.context:
+            raise TextError(
+                f"prompt {prompt.id} has {len(ids)} tokens, but the model reads {self.context} with the answer: "
+                f"{prompt.plain()[:60]!r}"
+            )
+        return ids
+
+    def answer_ids(self, answer: str, *, prompt_tokens: int = 0, ended: bool = True) -> tuple[int, ...]:
+        """The answer's tokens; the end token is the last of them if the answer ended within the limits."""
+        ids = (*self._encode(answer, special=False), *((self.end_id,) if ended else ()))
+        room = self.text.max_answer_tokens
+        if self.context is not None:
+            room = min(room, self.context - prompt_tokens)
+        return ids[:room]
+
+    def document_ids(self, text: str, max_tokens: int) -> list[tuple[int, ...]]:
+        """A raw text with the end token, cut into pieces of at most `max_tokens`, start token not included."""
+        ids = (*self._encode(text, special=False), self.end_id)
+        return [ids[start : start + max_tokens] for start in range(0, len(ids), max_tokens)]
+
+    def answer_text(self, context_ids: Sequence[int], answer_ids: Sequence[int]) -> str:
+        """An answer's tokens as words, its end token left out.
+
+        Decoded together with the prompt, because some tokenizers drop a leading space of whatever they decode.
+        """
+        body = [token for token in answer_ids if token not in self.stop_ids]
+        tail = list(context_ids[-8:])
+        before = self.tokenizer.decode(tail, skip_special_tokens=True)
+        both = self.tokenizer.decode([*tail, *body], skip_special_tokens=True)
+        if both.startswith(before):
+            return str(both[len(before) :])
+        return str(self.tokenizer.decode(body, skip_special_tokens=True))
+
+    def split_text(self, text: str, tokens: int) -> tuple[str, str]:
+        """The words of the first tokens of a text, and the rest of it.
+
+        Raises:
+            TextError: the text has no more tokens than that, so nothing would be left to answer.
+        """
+        ids = self._encode(text, special=False)
+        if len(ids) <= tokens:
+            raise TextError(f"a text of {len(ids)} tokens has no rest after a prompt of {tokens}: {text[:60]!r}")
+        head = str(self.tokenizer.decode(list(ids[:tokens]), skip_special_tokens=True))
+        shared = head if text.startswith(head) else head.lstrip()
+        if text.startswith(shared):
+            return shared, text[len(shared) :]
+        return head, str(self.tokenizer.decode(list(ids[tokens:]), skip_special_tokens=True))
+
+    def _has_chat(self) -> bool:
+        return self.text.template is None and bool(getattr(self.tokenizer, "chat_template", None))
+
+    def _chat_ids(self, prompt: Prompt) -> tuple[int, ...]:
+        messages: list[dict[str, str]] = []
+        if self.text.system:
+            messages.append({"role": "system", "content": self.text.system})
+        for question, answer in self.text.examples:
+            messages += [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
+        if prompt.messages is None:
+            messages.append({"role": "user", "content": prompt.text or ""})
+        else:
+            messages += [{"role": message.role, "content": message.content} for message in prompt.messages]
+        rendered = self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+        return self._encode(rendered, special=False)
+
+    def _plain_ids(self, prompt: Prompt) -> tuple[int, ...]:
+        if prompt.messages is not None and self.text.template is None:
+            raise TextError(
+                f"prompt {prompt.id} is a chat, but this tokenizer has no chat template: "
+                "set text.template, such as 'Question: {prompt}\\nAnswer:'"
+            )
+        template = self.text.template or "{prompt}"
+        parts = [self.text.system] if self.text.system else []
+        parts += [template.replace("{prompt}", question) + answer for question, answer in self.text.examples]
+        parts.append(template.replace("{prompt}", prompt.plain()))
+        ids = self._encode("\n\n".join(parts), special=True)
+        return ids[:-1] if len(ids) > 1 and ids[-1] == self.end_id else ids  # some tokenizers end every text
+
+    def _encode(self, text: str, *, special: bool) -> tuple[int, ...]:
+        return tuple(self.tokenizer.encode(text, add_special_tokens=special))
