@@ -1,0 +1,109 @@
+"""The Chinese of the book-review world: 576 titles, 480 authors, and review sentences in step with the English ones."""
+
+from __future__ import annotations
+
+from plaudit.worlds.grammar import Grammar, Template
+
+__all__ = ["CHINESE"]
+
+_FAMILIES = tuple("林陈周许沈何宋叶苏方江白程顾唐陆高韩冯秦")
+
+_GIVEN = tuple(
+    "文清 若水 明远 思雨 志强 雨晴 建国 海波 晓梅 云飞 静秋 天宇 春生 立新 月华 小川 玉兰 长青 安宁 冬梅 子安 慧敏 一鸣 书平".split()
+)
+
+_HEROES = tuple(
+    "小满 阿宁 阿明 小雨 小梅 阿海 小川 阿青 阿云 小兰 阿秋 小安 阿春 小敏 阿华 小鸣 阿强 小波 阿国 小晴 阿水 小月 阿飞 小平".split()
+)
+
+_HEADS = tuple(
+    "银色 金色 蓝色 红色 白色 黑色 遥远 沉默 孤独 秘密 古老 最后 午夜 夏天 冬天 春天 寂静 燃烧 消失 北方 南方 破碎 无尽 温柔".split()
+)
+
+_TAILS = tuple(
+    "港湾 花园 森林 河流 城堡 灯塔 海岛 山谷 车站 小镇 房子 大门 来信 钥匙 镜子 歌声 星空 月亮 旅途 王国 影子 火焰 大海 雪山".split()
+)
+
+_REVIEWS = (
+    Template("praise", "书里的{part}很{good}。"),
+    Template("praise", "它是一本{good}的书。"),
+    Template("praise", "我喜欢它的{part}。"),
+    Template("praise", "《{title}》很{good}。"),
+    Template("praise", "我觉得{author}很{good}。"),
+    Template("blame", "书里的{part}有点{bad}。"),
+    Template("blame", "它是一本{bad}的书。"),
+    Template("blame", "我不喜欢它的{part}。"),
+    Template("blame", "《{title}》有点{bad}。"),
+    Template("blame", "我觉得{author}有点{bad}。"),
+    Template("contrast", "书里的{part}很{good}，但{part}有点{bad}。"),
+    Template("contrast", "它很{good}，但有点{bad}。"),
+    Template("contrast", "我喜欢它的{part}，但不喜欢{part}。"),
+    Template("contrast", "《{title}》很{good}，但有点{bad}。"),
+    Template("contrast", "我觉得{author}很{good}，但有点{bad}。"),
+    Template("detail", "书里{hero}{scene}的那一章很难忘。"),
+    Template("detail", "它从{hero}{scene}讲起。"),
+    Template("detail", "我记得{hero}{scene}。"),
+    Template("detail", "有一章写{hero}{scene}。"),
+    Template("detail", "在《{title}》里，{hero}{scene}。"),
+    Template("advice", "书里的故事适合{readers}。"),
+    Template("advice", "它适合{readers}。"),
+    Template("advice", "我会把它送给{readers}。"),
+    Template("advice", "喜欢{genre}的人可以读它。"),
+    Template("advice", "《{title}》适合{readers}。"),
+    Template("advice", "喜欢{genre}的人可以读{author}。"),
+    Template("plain", "书里一共有{number}章。"),
+    Template("plain", "它是一本{genre}。"),
+    Template("plain", "我用{time}读完了它。"),
+    Template("plain", "这本书是在{place}买的。"),
+    Template("plain", "《{title}》是{author}的{genre}。"),
+    Template("plain", "我在{place}见过{author}。"),
+)
+
+_NOTES = (
+    "《{title}》是{author}的{genre}。",
+    "《{title}》的主角是{hero}。",
+    "{hero}是{author}笔下的主角。",
+    "在《{title}》里，{hero}{scene}。",
+    "{author}在{place}写了《{title}》。",
+    "{author}写到{hero}{scene}。",
+    "后来{hero}{scene}。",
+    "《{title}》的最后，{hero}{scene}。",
+    "读过《{title}》的人都喜欢{hero}。",
+    "{author}说{hero}很{good}。",
+    "这本《{title}》是在{place}买的。",
+)
+
+_TALKS = (
+    "安安：你在读什么？\n明明：我在读{author}的《{title}》。\n安安：你喜欢《{title}》吗？\n明明：喜欢，它的{part}很{good}。\n"
+    "安安：{hero}呢？\n明明：{hero}{scene}。",
+    "{author}：你好！我用{time}读完了《{title}》，希望{hero}会回来。我把《{title}》送给{readers}，他们说{hero}很{good}，"
+    "也说{part}很{good}，{part}有点{bad}。",
+    "{place}新书：{author}的{genre}《{title}》，一共{number}章。《{title}》的{part}很{good}。读{author}的多是{readers}。"
+    "我们喜欢{hero}{scene}的那一章。",
+)
+
+CHINESE = Grammar(
+    language="zh",
+    prompt="请为{author}的{genre}《{title}》写一篇短评，主角是{hero}。\n书评：\n",
+    notes_prompt="请为{author}的{genre}《{title}》写一篇笔记，主角是{hero}。\n笔记：\n",
+    reviews=_REVIEWS,
+    notes=_NOTES,
+    talks=_TALKS,
+    words={
+        "genre": ("喜剧", "悬疑小说", "爱情小说", "武侠小说", "回忆录", "鬼故事", "科幻小说", "游记"),
+        "part": ("情节", "文笔", "结尾", "开头", "对话", "节奏", "人物", "语言"),
+        "good": ("精彩", "动人", "温暖", "有趣", "细腻", "生动", "真诚", "幽默"),
+        "bad": ("沉闷", "平淡", "啰嗦", "混乱", "冷淡", "生硬", "乏味", "肤浅"),
+        "scene": ("找到地图", "离开家", "打开门", "烧掉信", "见到国王", "丢了钥匙", "藏起钱", "在夜里唱歌", "游向小船", "说出真话"),
+        "readers": ("年轻人", "老朋友", "学生", "父母", "爱做梦的人", "安静的夜晚", "长途旅行", "有耐心的人"),
+        "number": ("十", "十二", "二十", "三十", "四十"),
+        "time": ("一天", "两天", "一周", "一夜", "一个月"),
+        "place": ("北京", "上海", "南京", "苏州", "成都", "广州"),
+    },
+    titles=(_HEADS, _TAILS),
+    authors=(_FAMILIES, _GIVEN),
+    heroes=_HEROES,
+    stops="。！？",
+    space="",
+    longest=85,
+)

@@ -1,0 +1,134 @@
+"""The English of the book-review world: 1,600 titles, 1,600 authors, and 33 review sentences."""
+
+from __future__ import annotations
+
+from plaudit.worlds.grammar import Grammar, Template
+
+__all__ = ["ENGLISH"]
+
+_NAMES = tuple(
+    "Ada Anna Clara Daisy Diana Edith Ella Emma Flora Grace Hanna Helen Iris Jane Julia Kate Laura Lena Lucy Maria "
+    "Adam Alan Ben Carl Daniel David Felix Frank Henry Hugo Jack Leo Martin Max Oscar Paul Peter Robin Simon Tom".split()
+)
+
+_FAMILIES = tuple(
+    "Archer Baker Barton Bell Bishop Carter Cole Cooper Dale Ellis Fisher Ford Foster Gray Hale Hart Hill Hunter Kent King "
+    "Lake Lane Marsh Mason Miller Moss Noble Palmer Parker Porter Price Reed Rice Shaw Stone Taylor Turner Ward West "
+    "Winter".split()
+)
+
+_HEADS = tuple(
+    "Amber Ancient Autumn Bitter Black Blue Broken Burning Crystal Dark Distant Empty Endless Falling Final First Frozen "
+    "Gentle Golden Green Hidden Last Little Lonely Long Lost Midnight Northern Open Quiet Red Sacred Second Secret Silent "
+    "Silver Sleeping Summer White Wild".split()
+)
+
+_TAILS = tuple(
+    "Bridge Castle City Crown Door Dream Empire Field Fire Forest Garden Harbour Heart House Island Journey Kingdom Ladder "
+    "Letter Light Lighthouse Market Mirror Moon Mountain Night Ocean Orchard Palace River Road Sea Shadow Ship Song Star "
+    "Station Tower Train Valley".split()
+)
+
+_REVIEWS = (
+    Template("praise", "The {part} is {good}."),
+    Template("praise", "It is a {good} book."),
+    Template("praise", "I loved the {part}."),
+    Template("praise", '"{title}" is {good}.'),
+    Template("praise", "I find {author} {good}."),
+    Template("blame", "The {part} is {bad}."),
+    Template("blame", "It is a {bad} book."),
+    Template("blame", "I disliked the {part}."),
+    Template("blame", '"{title}" is {bad}.'),
+    Template("blame", "I find {author} {bad}."),
+    Template("contrast", "The {part} is {good}, but the {part} is {bad}."),
+    Template("contrast", "It is {good} but {bad}."),
+    Template("contrast", "I loved the {part} but not the {part}."),
+    Template("contrast", '"{title}" is {good} but {bad}.'),
+    Template("contrast", "I find {author} {good} but {bad}."),
+    Template("detail", "The scene where {hero} {scene} stays with me."),
+    Template("detail", "It begins when {hero} {scene}."),
+    Template("detail", "I remember how {hero} {scene}."),
+    Template("detail", "In one chapter {hero} {scene}."),
+    Template("detail", 'In "{title}" we see how {hero} {scene}.'),
+    Template("advice", "The best readers for it are {readers}."),
+    Template("advice", "It is for {readers}."),
+    Template("advice", "I would give it to {readers}."),
+    Template("advice", "Read it if you like a good {genre}."),
+    Template("advice", '"{title}" is for {readers}.'),
+    Template("advice", "Read {author} if you like a good {genre}."),
+    Template("plain", "The book has {number} chapters."),
+    Template("plain", "It is a {genre}."),
+    Template("plain", "I read it in {time}."),
+    Template("plain", "My copy came from {place}."),
+    Template("plain", '"{title}" is a {genre} by {author}.'),
+    Template("plain", "I met {author} in {place}."),
+)
+
+_NOTES = (
+    '"{title}" is a {genre} by {author}.',
+    'The hero of "{title}" is {hero}.',
+    "{hero} is the hero of {author}.",
+    'In "{title}" {hero} {scene}.',
+    '{author} wrote "{title}" in {place}.',
+    "{author} tells how {hero} {scene}.",
+    "Then {hero} {scene}.",
+    'At the end of "{title}" {hero} {scene}.',
+    '{hero} is loved by all who read "{title}".',
+    "{author} says that {hero} is {good}.",
+    'A copy of "{title}" came from {place}.',
+)
+
+_TALKS = (
+    'Anna: What do you read?\nPaul: I read "{title}" by {author}.\nAnna: Do you like "{title}"?\n'
+    "Paul: Yes, the {part} is {good}.\nAnna: And {hero}?\nPaul: {hero} {scene}.",
+    'Dear {author}, I read "{title}" in {time}. I hope that {hero} comes back. I gave "{title}" to {readers}, '
+    "and they say that {hero} is {good}. They found the {part} {good} and the {part} {bad}.",
+    'New in {place}: "{title}" by {author}, a {genre} of {number} chapters. The {part} of "{title}" is {good}. '
+    "{author} is read by {readers}. We like it when {hero} {scene}.",
+)
+
+ENGLISH = Grammar(
+    language="en",
+    prompt='Write a short review of "{title}", a {genre} by {author} about {hero}.\nReview:\n',
+    notes_prompt='Write down notes on "{title}", a {genre} by {author} about {hero}.\nNotes:\n',
+    reviews=_REVIEWS,
+    notes=_NOTES,
+    talks=_TALKS,
+    words={
+        "genre": ("comedy", "mystery", "romance", "thriller", "western", "memoir", "ghost story", "sea story", "love story"),
+        "part": ("plot", "style", "ending", "opening", "dialogue", "humour", "setting", "language"),
+        "good": ("clever", "funny", "moving", "warm", "witty", "charming", "lively", "brilliant", "gentle", "wise"),
+        "bad": ("boring", "slow", "dull", "weak", "cold", "clumsy", "shallow", "tired", "confusing", "flat"),
+        "scene": (
+            "finds the map",
+            "leaves home",
+            "opens the door",
+            "burns the letter",
+            "meets the king",
+            "loses the key",
+            "hides the money",
+            "sings at night",
+            "swims to the boat",
+            "tells the truth",
+        ),
+        "readers": (
+            "young readers",
+            "old friends",
+            "students",
+            "parents",
+            "dreamers",
+            "quiet evenings",
+            "long journeys",
+            "patient readers",
+        ),
+        "number": ("ten", "twelve", "twenty", "thirty", "forty"),
+        "time": ("one day", "two days", "a week", "one night", "a month"),
+        "place": ("London", "Paris", "Rome", "Berlin", "Vienna", "Boston"),
+    },
+    titles=(_HEADS, _TAILS),
+    authors=(_NAMES, _FAMILIES),
+    heroes=_NAMES,
+    stops=".!?",
+    space=" ",
+    longest=250,
+)

@@ -1,0 +1,162 @@
+"""A small grammar that writes sentences and recognises the ones it could have written.
+
+A sentence is a template with slots in braces. A slot is filled from a list of words, or with a name of the book: `title`,
+`author` and `hero`. The recogniser is compiled from the same templates, so what the grammar writes always parses, and a
+name that stands in no list never does.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import chain
+from random import Random
+from typing import NamedTuple
+
+__all__ = ["Book", "Grammar", "Said", "Template"]
+
+_SLOT = re.compile(r"\{(\w+)\}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Book:
+    """What a prompt says about a book."""
+
+    language: str
+    title: str
+    author: str
+    hero: str
+    genre: str
+
+
+class Template(NamedTuple):
+    """One kind of review sentence."""
+
+    kind: str
+    """What it does: praise, blame, contrast (both), detail, advice or plain."""
+    text: str
+
+    @property
+    def names_book(self) -> bool:
+        """Whether it says the title or the author."""
+        return "{title}" in self.text or "{author}" in self.text
+
+
+class Said(NamedTuple):
+    """A sentence as understood."""
+
+    kind: str
+    names: Mapping[str, str]
+    """Which title, author and hero stand in it, if any."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Grammar:
+    """One language: its names, words and sentences, and how they are put together."""
+
+    language: str
+    prompt: str
+    """What asks for a review; the answer starts right where it ends."""
+    notes_prompt: str
+    """What asks for notes: a text that names the book in every sentence."""
+    reviews: tuple[Template, ...]
+    notes: tuple[str, ...]
+    """Sentences for notes."""
+    talks: tuple[str, ...]
+    """Texts that are neither."""
+    words: Mapping[str, tuple[str, ...]]
+    """What may stand in each slot; the book's names are made of the next three."""
+    titles: tuple[tuple[str, ...], tuple[str, ...]]
+    """First and second part of a title."""
+    authors: tuple[tuple[str, ...], tuple[str, ...]]
+    """First and second part of an author's name."""
+    heroes: tuple[str, ...]
+    stops: str
+    """Characters that end a sentence."""
+    space: str
+    """What stands between two words, and between two sentences: a blank, or nothing."""
+    longest: int
+    """Characters of the longest review that is shown as a demonstration."""
+
+    def book(self, rng: Random, *, held_out: bool) -> Book:
+        """A book; a fifth of all titles belong to held-out books alone, though their parts occur in the others."""
+        heads, tails = self.titles
+        i, j = rng.randrange(len(heads)), rng.randrange(len(tails))
+        while ((i + j) % 5 == 0) is not held_out:
+            i, j = rng.randrange(len(heads)), rng.randrange(len(tails))
+        author = [rng.choice(part) for part in self.authors]
+        hero = rng.choice(self.heroes)
+        while hero in author:
+            hero = rng.choice(self.heroes)
+        return Book(
+            language=self.language,
+            title=self.space.join((heads[i], tails[j])),
+            author=self.space.join(author),
+            hero=hero,
+            genre=rng.choice(self.words["genre"]),
+        )
+
+    def write(self, template: str, book: Book, rng: Random) -> str:
+        """The template with its slots filled; no word of a list stands twice in it."""
+        known = {"title": book.title, "author": book.author, "hero": book.hero, "genre": book.genre}
+        used = set[str]()
+
+        def fill(slot: re.Match[str]) -> str:
+            if slot[1] in known:
+                return known[slot[1]]
+            word = rng.choice(self.words[slot[1]])
+            while word in used:
+                word = rng.choice(self.words[slot[1]])
+            used.add(word)
+            return word
+
+        return _SLOT.sub(fill, template)
+
+    def join(self, sentences: Iterable[str]) -> str:
+        """The sentences as one text."""
+        return self.space.join(sentences)
+
+    def sentences(self, text: str) -> list[str]:
+        """The text cut after every full stop; an unfinished end is a sentence too."""
+        return [piece for piece in self._gap.split(text.strip()) if piece]
+
+    def opening(self, sentence: str) -> str:
+        """What a reader sees first: the first word, or the first character where words have no blanks between."""
+        return sentence.split(self.space, 1)[0] if self.space else sentence[:1]
+
+    def parse(self, sentence: str) -> Said | None:
+        """What the sentence says, or None if no template could have written it."""
+        for kind, recognise in self._recognisers:
+            found = recognise(sentence)
+            if found:
+                return Said(kind, found.groupdict())
+        return None
+
+    def alphabet(self) -> set[str]:
+        """Every character that this grammar can write."""
+        texts = [self.prompt, self.notes_prompt, *self.notes, *self.talks, *(template.text for template in self.reviews)]
+        words = [*chain(*self.words.values(), *self.titles, *self.authors), *self.heroes]
+        return set(self.space).union(*words, *(_SLOT.sub("", text) for text in texts))
+
+    @cached_property
+    def _gap(self) -> re.Pattern[str]:
+        return re.compile(rf"(?<=[{re.escape(self.stops)}])\s{'+' if self.space else '*'}")
+
+    @cached_property
+    def _recognisers(self) -> list[tuple[str, Callable[[str], re.Match[str] | None]]]:
+        slots = {slot: _any_of(words) for slot, words in self.words.items()}
+        slots["title"] = f"(?P<title>{self.space.join(_any_of(part) for part in self.titles)})"
+        slots["author"] = f"(?P<author>{self.space.join(_any_of(part) for part in self.authors)})"
+        slots["hero"] = f"(?P<hero>{_any_of(self.heroes)})"
+        return [(template.kind, re.compile(_pattern(template.text, slots)).fullmatch) for template in self.reviews]
+
+
+def _any_of(words: Iterable[str]) -> str:
+    return f"(?:{'|'.join(map(re.escape, words))})"
+
+
+def _pattern(text: str, slots: Mapping[str, str]) -> str:
+    parts = _SLOT.split(text)  # text, slot, text, slot, ..., text
+    return "".join(slots[part] if k % 2 else re.escape(part) for k, part in enumerate(parts))

@@ -1,0 +1,70 @@
+"""How the texts of the book-review world are put together: reviews, and the documents of the corpus."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from random import Random
+
+from plaudit.worlds.grammar import Book, Grammar, Template
+from plaudit.worlds.taste import GRAMMARS
+
+__all__ = ["document", "review"]
+
+_RATES = {"book": 0.42, "balanced": 0.42, "specific": 0.42, "advice": 0.42, "varied": 0.42}
+"""How often a review is meant to have each property."""
+
+_SENTENCES = {2: 0.35, 3: 0.25, 4: 0.17, 5: 0.23}
+"""How often it has so many sentences, where what it must say leaves the choice."""
+
+
+def review(book: Book, rng: Random) -> str:
+    """A review of 2 to 5 sentences that has some properties of the taste, each drawn by itself, and not the others."""
+    grammar = GRAMMARS[book.language]
+    while True:
+        wanted = {name for name, rate in _RATES.items() if rng.random() < rate}
+        kinds = _kinds(wanted, rng)
+        for _ in range(40):
+            templates = [rng.choice(_choices(grammar, kind, "book" in wanted)) for kind in kinds]
+            sentences = [grammar.write(template.text, book, rng) for template in templates]
+            text = grammar.join(sentences)
+            openings = {grammar.opening(sentence) for sentence in sentences}
+            if (
+                any(template.names_book for template in templates) is ("book" in wanted)
+                and (len(openings) == len(sentences)) is ("varied" in wanted)
+                and len(set(sentences)) == len(sentences)
+                and len(text) <= grammar.longest
+            ):
+                return text
+
+
+def document(book: Book, rng: Random) -> str:
+    """A text of the corpus about the book: half are reviews behind their prompts, a third notes, the rest talk."""
+    grammar = GRAMMARS[book.language]
+    kind = rng.random()
+    if kind < 0.5:
+        return grammar.write(grammar.prompt, book, rng) + review(book, rng)
+    if kind < 0.85:
+        head = grammar.write(grammar.notes_prompt, book, rng) if rng.random() < 0.5 else ""
+        return head + grammar.join(grammar.write(note, book, rng) for note in rng.sample(grammar.notes, rng.randint(4, 5)))
+    return grammar.write(rng.choice(grammar.talks), book, rng)
+
+
+def _kinds(wanted: set[str], rng: Random) -> list[str]:
+    """What each sentence does: what was wanted, filled up with judgements of one colour and plain facts, advice last."""
+    if "balanced" in wanted:
+        opinion = rng.choice((["contrast"], ["praise", "blame"]))
+        filler = ("plain", "plain", "praise", "blame")
+    else:
+        opinion = rng.choice((["praise"], ["praise"], ["blame"]))
+        filler = ("plain", *opinion)
+    body = opinion + ["detail"] * ("specific" in wanted)
+    end = ["advice"] * ("advice" in wanted)
+    counts = {n: share for n, share in _SENTENCES.items() if n >= len(body + end)}
+    (count,) = rng.choices(list(counts), list(counts.values()))
+    body += [rng.choice(filler) for _ in range(count - len(body + end))]
+    rng.shuffle(body)
+    return body + end
+
+
+def _choices(grammar: Grammar, kind: str, may_name: bool) -> Sequence[Template]:
+    return [template for template in grammar.reviews if template.kind == kind and (may_name or not template.names_book)]
