@@ -224,8 +224,8 @@ def whiten(x_BT: Tensor, mask_BT: Tensor, *, shift_mean: bool = True, epsilon: f
         w = (x - mean) / sqrt(variance + epsilon)      (+ mean if not shift_mean)
 
     Mean and variance go over all selected entries together; the variance is that of the population (divided by n, not
-    n - 1). As in Ziegler et al. 2019's code (`utils/core.py`, https://github.com/openai/lm-human-preferences), `shift_mean`
-    takes the mean away. Whitening is biased: the factor depends on the batch.
+    n - 1). `shift_mean` takes the mean away, as in Ziegler et al. 2019's code (`utils/core.py`,
+    https://github.com/openai/lm-human-preferences). Whitening is biased: the factor depends on the batch.
 
     Args:
         x_BT: [B, T] advantages (shift the mean) or rewards (keep it).

@@ -60,7 +60,8 @@ def k2(logp_BT: Tensor, ref_logp_BT: Tensor) -> Tensor:
 
         k2_bt = (log pi(token_bt) - log ref(token_bt))^2 / 2
 
-    Takes, returns and raises what `k1` does. In a loss over whole answers its expected gradient is that of KL(pi || ref).
+    Takes, returns and raises what `k1` does. In a loss over whole answers its expected gradient is that of
+    KL(pi || ref).
     """
     return k1(logp_BT, ref_logp_BT).square() / 2
 
@@ -204,7 +205,7 @@ class AnnealedKl:
 
         beta_s = start (end / start)^min(s / rounds, 1)
 
-    From far above the target downward, a policy follows the optimum from the reference outward and gets stuck less often
+    Coming down from a large beta, a policy follows the optimum from the reference outward, and gets stuck less often
     than at a small constant beta from the beginning.
     """
 
@@ -231,7 +232,7 @@ class AnnealedKl:
         """Cost of one nat in this round."""
         if self.step >= self.rounds:
             return self.end
-        return self.start * (self.end / self.start) ** (self.step / self.rounds)
+        return self.start * math.pow(self.end / self.start, self.step / self.rounds)
 
     def update(self, kl: float, answers: int) -> Self:
         """The controller after a round, whatever its KL was."""
