@@ -1,0 +1,63 @@
+"""A talk with two models at once: the tuned one, and the one before it beside it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Protocol
+
+from rich.console import Console
+from rich.panel import Panel
+from rich.table import Table
+from rich.text import Text
+
+__all__ = ["Pair", "converse", "talk"]
+
+
+class Pair(Protocol):
+    """Two models that answer the same words."""
+
+    def answer(self, text: str) -> tuple[str, str]:
+        """The answer of the model before tuning, and that of the tuned one."""
+
+
+def talk(run: Path) -> None:
+    """Talk to the models of a run in the terminal until the input ends."""
+    from plaudit import loop
+
+    console = Console()
+    with console.status("Loading the two models"):
+        pair = loop.Chat(run)
+    console.print("Write a prompt and press Enter; an empty line or Ctrl-D ends the talk.", style="dim")
+    converse(pair, _lines(console), console)
+
+
+def converse(pair: Pair, said: Iterator[str], console: Console) -> None:
+    """Show both answers to everything that is said, side by side."""
+    for text in said:
+        with console.status("Both are writing"):
+            before, after = pair.answer(text)
+        console.print(_side_by_side(before, after))
+
+
+def _side_by_side(before: str, after: str) -> Table:
+    grid = Table.grid(expand=True, padding=(0, 1))
+    grid.add_column(ratio=1)
+    grid.add_column(ratio=1)
+    grid.add_row(  # Text, since a model's square brackets are no markup
+        Panel(Text(before), title="before", title_align="left", border_style="dim"),
+        Panel(Text(after), title="tuned", title_align="left", border_style="green"),
+    )
+    return grid
+
+
+def _lines(console: Console) -> Iterator[str]:
+    while True:
+        try:
+            text = console.input("[bold]> [/bold]").strip()
+        except EOFError:
+            console.print()
+            return
+        if not text:
+            return
+        yield text

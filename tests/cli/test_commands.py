@@ -1,0 +1,252 @@
+"""Every command: its help, what it passes on, its messages and its exit code."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+import plaudit
+from plaudit import recipe
+from plaudit.cli import app
+from plaudit.errors import NumberError
+from plaudit.recipe import Recipe, Sampling, load_recipe
+
+STAGES = ("language", "sft", "reward", "policy")
+COMMANDS = [
+    *([name] for name in ("demo", "init", "run", *STAGES, "sample", "score", "evaluate", "report", "chat", "data")),
+    ["data", "check"],
+]
+WORLD = "world: reviews\nsft: {epochs: 2}\n"
+
+
+class Loop:
+    """Stands in for `plaudit.loop`: keeps what it is asked, or raises what it is told to."""
+
+    def __init__(self) -> None:
+        self.calls: list[tuple[str, dict[str, Any]]] = []
+        self.fails: BaseException | None = None
+
+    def run(self, recipe: Recipe, folder: Path, *, fresh: bool = False, only: str | None = None) -> dict[str, object]:
+        self.calls.append(("run", {"recipe": recipe, "folder": folder, "fresh": fresh, "only": only}))
+        if self.fails is not None:
+            raise self.fails
+        return {}
+
+    def demo_recipe(self, *, seed: int, quick: bool, threads: int | None) -> Recipe:
+        self.calls.append(("demo_recipe", {"seed": seed, "quick": quick, "threads": threads}))
+        return Recipe(world="reviews", seed=seed)
+
+    def show_summary(self, folder: Path) -> None:
+        self.calls.append(("show_summary", {"folder": folder}))
+
+    def sample_file(self, model: Path, prompts: Path, out: Path, *, sampling: Sampling, answers: int, seed: int) -> int:
+        asked = {"model": model, "prompts": prompts, "out": out, "sampling": sampling, "answers": answers}
+        self.calls.append(("sample_file", asked | {"seed": seed}))
+        return 6
+
+    def score_file(self, model: Path, answers: Path, out: Path) -> int:
+        self.calls.append(("score_file", {"model": model, "answers": answers, "out": out}))
+        return 3
+
+
+@pytest.fixture
+def loop(monkeypatch) -> Loop:
+    loop = Loop()
+    monkeypatch.setattr(plaudit, "loop", loop, raising=False)
+    return loop
+
+
+@pytest.fixture
+def recipe_file(tmp_path) -> Path:
+    path = tmp_path / "mine.yaml"
+    path.write_text(WORLD)
+    return path
+
+
+def plaudit_(*words: object, columns: int = 160):
+    """Run the command line in this process."""
+    return CliRunner(env={"COLUMNS": str(columns), "TERM": "dumb"}).invoke(app, [str(word) for word in words])
+
+
+@pytest.mark.parametrize("command", [[], *COMMANDS], ids=lambda command: " ".join(command) or "plaudit")
+def test_every_command_has_help(command):
+    result = plaudit_(*command, "--help")
+    assert result.exit_code == 0
+    assert "Usage" in result.output
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_the_help_of_a_stage_shows_every_setting_with_its_default(stage):
+    output = plaudit_(stage, "--help").output
+    rows = {row.split()[1]: row for row in output.splitlines() if row.startswith(f"│ {stage}.")}
+    names = [name for name, _, _ in recipe.settings(getattr(recipe, stage.capitalize()), f"{stage}.")]
+    assert list(rows) == names
+    default = getattr(recipe, stage.capitalize())().optimiser.learning_rate
+    assert f" {default} " in rows[f"{stage}.optimiser.learning_rate"]
+    assert "Step size at its peak." in rows[f"{stage}.optimiser.learning_rate"]
+
+
+def test_the_help_of_run_shows_every_setting_there_is():
+    output = plaudit_("run", "--help").output
+    shown = [row.split()[1] for row in output.splitlines() if row.startswith("│ ") and len(row.split()) > 2]
+    assert [name for name, _, _ in recipe.settings(Recipe) if name not in shown] == []
+
+
+def test_a_narrow_terminal_loses_no_name():
+    assert "policy.optimiser.learning_rate" in plaudit_("policy", "--help", columns=70).output
+
+
+def test_run_goes_the_whole_road(loop, recipe_file, tmp_path):
+    result = plaudit_("run", recipe_file, "--out", tmp_path / "out", "--set", "sft.epochs=3", "--set", "seed=7")
+    assert result.exit_code == 0, result.output
+    (_, asked), (shown, folder) = loop.calls
+    assert asked == {
+        "recipe": load_recipe(recipe_file, ["sft.epochs=3", "seed=7"]),
+        "folder": tmp_path / "out",
+        "fresh": False,
+        "only": None,
+    }
+    assert (shown, folder) == ("show_summary", {"folder": tmp_path / "out"})
+
+
+def test_the_run_folder_is_named_after_the_recipe(loop, recipe_file):
+    assert plaudit_("run", recipe_file, "--fresh").exit_code == 0
+    assert loop.calls[0][1]["folder"] == Path("runs/mine")
+    assert loop.calls[0][1]["fresh"] is True
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_stage_alone(loop, recipe_file, stage):
+    assert plaudit_(stage, recipe_file).exit_code == 0
+    assert [(name, asked["only"]) for name, asked in loop.calls] == [("run", stage)]
+
+
+def test_demo(loop, tmp_path):
+    result = plaudit_("demo", "--out", tmp_path, "--seed", 3, "--quick", "--threads", 2)
+    assert result.exit_code == 0, result.output
+    assert loop.calls[0] == ("demo_recipe", {"seed": 3, "quick": True, "threads": 2})
+    assert loop.calls[1][1] | {"recipe": None} == {"recipe": None, "folder": tmp_path, "fresh": False, "only": None}
+    assert loop.calls[2] == ("show_summary", {"folder": tmp_path})
+
+
+def test_an_unknown_setting_names_the_nearest_one(loop, recipe_file):
+    result = plaudit_("run", recipe_file, "--set", "polcy.kl.betta=0.1", "--set", "sft.epochs=-1")
+    assert result.exit_code == 1
+    assert result.stdout == ""
+    assert "unknown setting polcy (did you mean policy?)" in result.stderr
+    assert "sft.epochs: input should be greater than 0, found -1" in result.stderr
+    assert "Traceback" not in result.stderr
+    assert loop.calls == []  # nothing has started
+
+
+def test_a_recipe_that_is_not_there(loop, tmp_path):
+    result = plaudit_("run", tmp_path / "none.yaml")
+    assert result.exit_code == 1
+    assert "none.yaml: no such recipe; `plaudit init` writes one" in result.stderr
+
+
+def test_an_error_of_ours_is_one_message(loop, recipe_file):
+    loop.fails = NumberError("policy step 3: the reward of prompt 'p7' is nan")
+    result = plaudit_("run", recipe_file)
+    assert result.exit_code == 1
+    assert result.stderr == "plaudit: policy step 3: the reward of prompt 'p7' is nan\n"
+
+
+def test_an_error_of_nobody_keeps_its_traceback(loop, recipe_file):
+    loop.fails = ZeroDivisionError("a mistake of ours")
+    assert isinstance(plaudit_("run", recipe_file).exception, ZeroDivisionError)
+
+
+def test_ctrl_c_says_how_to_go_on(loop, recipe_file, monkeypatch):
+    loop.fails = KeyboardInterrupt()
+    monkeypatch.setattr(sys, "argv", ["/bin/plaudit", "run", "my recipe.yaml", "--fresh", "--set", "seed=1"])
+    result = plaudit_("run", recipe_file)
+    assert result.exit_code == 130
+    assert result.stderr.splitlines()[-1] == "Stopped. Go on with: plaudit run 'my recipe.yaml' --set seed=1"
+
+
+def test_a_command_line_that_cannot_be_read():
+    result = plaudit_("rnu", "recipe.yaml")
+    assert result.exit_code == 2
+    assert "Did you mean 'run'" in result.stderr
+
+
+def make_run(folder: Path, *models: str) -> Path:
+    """A run folder with these models in it, as far as the command line looks."""
+    for name in models:
+        (folder / name).mkdir(parents=True)
+        (folder / name / "config.json").write_text("{}")
+    folder.mkdir(exist_ok=True)
+    (folder / "config.yaml").write_text(WORLD)
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("models", "options", "taken"),
+    [
+        (("language", "sft", "policy"), [], "policy"),
+        (("language", "sft"), [], "sft"),
+        (("language", "sft", "policy"), ["--stage", "sft"], "sft"),
+    ],
+)
+def test_sample_takes_the_newest_model_of_a_run(loop, tmp_path, models, options, taken):
+    run, prompts = make_run(tmp_path / "run", *models), tmp_path / "prompts.txt"
+    prompts.write_text("Once")
+    result = plaudit_("sample", run, prompts, "--out", tmp_path / "o.jsonl", "--temperature", 0.5, *options)
+    assert result.exit_code == 0, result.output
+    assert loop.calls == [
+        (
+            "sample_file",
+            {
+                "model": run / taken,
+                "prompts": prompts,
+                "out": tmp_path / "o.jsonl",
+                "sampling": Sampling(temperature=0.5),  # so the options' defaults are the recipe's
+                "answers": 1,
+                "seed": 0,
+            },
+        )
+    ]
+    assert "6 answers" in result.stdout
+
+
+def test_a_model_folder_is_taken_as_it_is(loop, tmp_path):
+    run, answers = make_run(tmp_path / "run", "reward-model"), tmp_path / "answers.jsonl"
+    answers.write_text("")
+    for folder in (run, run / "reward-model"):
+        assert plaudit_("score", folder, answers, "--out", tmp_path / "o.jsonl").exit_code == 0
+    assert [asked["model"] for _, asked in loop.calls] == [run / "reward-model"] * 2
+
+
+def test_a_run_without_the_model(loop, tmp_path):
+    run, answers = make_run(tmp_path / "run", "sft"), tmp_path / "answers.jsonl"
+    answers.write_text("")
+    result = plaudit_("score", run, answers, "--out", tmp_path / "o.jsonl")
+    assert result.exit_code == 1
+    assert "run holds no model: there is no config.json in it, nor in reward-model below it" in result.stderr
+
+
+def test_sampling_options_are_checked_before_anything_loads(loop, tmp_path):
+    prompts = tmp_path / "prompts.txt"
+    prompts.write_text("Once")
+    result = plaudit_("sample", tmp_path, prompts, "--out", tmp_path / "o.jsonl", "--top-p", 1.5)
+    assert result.exit_code == 2
+    assert "--top-p" in result.stderr
+
+
+def test_evaluate_reads_the_recipe_of_the_run(loop, tmp_path):
+    run = make_run(tmp_path / "run", "policy")
+    assert plaudit_("evaluate", run).exit_code == 0
+    asked = {"recipe": load_recipe(run / "config.yaml"), "folder": run, "fresh": False, "only": "evaluate"}
+    assert loop.calls == [("run", asked), ("show_summary", {"folder": run})]
+
+
+@pytest.mark.parametrize("command", ["evaluate", "report", "chat"])
+def test_a_folder_that_is_no_run(command, tmp_path):
+    result = plaudit_(command, tmp_path)
+    assert result.exit_code == 1
+    assert "is not a run folder: it has no config.yaml" in result.stderr
