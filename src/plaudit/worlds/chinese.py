@@ -105,5 +105,5 @@ CHINESE = Grammar(
     heroes=_HEROES,
     stops="。！？",
     space="",
-    longest=85,
+    longest=70,
 )

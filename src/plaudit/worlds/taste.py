@@ -1,7 +1,7 @@
-"""The hidden taste of the book-review world: the gold reward, a weighted sum of seven properties that anyone can check.
+"""The hidden taste of the book-review world: the gold reward, made of things that anyone can check.
 
-Only sentences that parse count, and a sentence said twice counts once. So a broken text has none of the properties, and no
-length of good beginning makes up for a bad end.
+Gold is a weighted sum of six properties, less the cost of broken sentences. Only sentences that parse count towards a
+property, and a sentence said twice counts once: a broken text has nothing, and no good beginning makes up for a bad end.
 """
 
 from __future__ import annotations
@@ -15,62 +15,74 @@ from plaudit.worlds.chinese import CHINESE
 from plaudit.worlds.english import ENGLISH
 from plaudit.worlds.grammar import Grammar, Said
 
-__all__ = ["GRAMMARS", "SPREAD", "WEIGHTS", "gold", "grammar_of", "parse_share", "parses", "properties"]
+__all__ = ["BROKEN", "GRAMMARS", "SPREAD", "WEIGHTS", "gold", "grammar_of", "parse_share", "parses", "properties"]
 
 GRAMMARS: Mapping[str, Grammar] = MappingProxyType({"en": ENGLISH, "zh": CHINESE})
 """The languages of the world."""
 
 WEIGHTS: Mapping[str, float] = MappingProxyType(
-    {"book": 1.0, "balanced": 1.05, "specific": 1.1, "advice": 0.95, "varied": 0.95, "length": 0.9, "grammar": 2.0}
+    {"book": 1.1, "balanced": 1.15, "specific": 1.2, "advice": 1.0, "varied": 0.9, "brief": 1.05}
 )
-"""What a full point of each property is worth. Near-equal, so that no property carries the taste alone."""
+"""Points for having each property: near-equal, so that none carries the taste alone, and unequal, so that ties are few."""
 
-SPREAD = 1.2
-"""Standard deviation of gold among demonstrations, in points; annotators' noise is in units of it."""
+BROKEN = 2.0
+"""Points lost by a text of which no sentence parses; a part of them, if a part does not."""
+
+SPREAD = 1.0
+"""Standard deviation of gold among demonstrations, in points, about; annotators' noise is in units of it."""
 
 
 def gold(prompt: Prompt, answer: str) -> float:
-    """How good the answer is by the hidden taste, in points: -1.95 (nothing said) to 7.95."""
-    found = properties(prompt, answer)
-    return sum(weight * found[name] for name, weight in WEIGHTS.items())
-
-
-def properties(prompt: Prompt, answer: str) -> dict[str, float]:
-    """What the taste looks at, each 1 (has it) or 0; a fault can make the first, fifth and sixth -1.
-
-    - book: names the title or the author; -1 if it names a title, author or hero of another book.
-    - balanced: at least one praise and at least one criticism.
-    - specific: tells a scene with the book's hero.
-    - advice: says who it is for.
-    - varied: two sentences or more, all with different openings; -1 if a sentence stands there twice.
-    - length: 3 or 4 different sentences; -1 if under 2 or over 5.
-    - grammar: the share of sentences that parse, between 0 and 1.
+    """How good the answer is by the hidden taste, in points: at most 6.4; an empty answer has -3.05.
 
     Raises:
         RecordError: the prompt is not one of this world's.
     """
+    found, broken = _look(prompt, answer)
+    return sum(weight * found[name] for name, weight in WEIGHTS.items()) - BROKEN * broken
+
+
+def properties(prompt: Prompt, answer: str) -> dict[str, float]:
+    """What the taste looks for: 1 is there, 0 is not; a fault can make the first and the last two -1.
+
+    - book: names the title, 0.5 if only the author; -1 if it names a title, author or hero of another book.
+    - balanced: at least one praise and at least one criticism.
+    - specific: tells a scene with the book's hero.
+    - advice: says who it is for.
+    - varied: two sentences or more, all with different openings; -1 if a sentence stands there twice.
+    - brief: 2 or 3 different sentences, 0.5 with 4, 0 with 5; -1 if fewer or more.
+
+    Raises:
+        RecordError: the prompt is not one of this world's.
+    """
+    return _look(prompt, answer)[0]
+
+
+def _look(prompt: Prompt, answer: str) -> tuple[dict[str, float], float]:
+    """The properties, and the share of sentences that are broken."""
     grammar = grammar_of(prompt)
     sentences = grammar.sentences(answer)
     said = {sentence: what for sentence in sentences if (what := grammar.parse(sentence))}
     parsed = sum(sentence in said for sentence in sentences)
     kinds = {what.kind for what in said.values()}
     openings = {grammar.opening(sentence) for sentence in said}
-    return {
+    found = {
         "book": _book(prompt, said.values()),
         "balanced": float("contrast" in kinds or kinds >= {"praise", "blame"}),
         "specific": float(any(what.names.get("hero") == prompt.about["hero"] for what in said.values())),
         "advice": float("advice" in kinds),
         "varied": -1.0 if parsed > len(said) else float(len(openings) == len(said) > 1),
-        "length": 1.0 if 3 <= len(said) <= 4 else 0.0 if len(said) in (2, 5) else -1.0,
-        "grammar": parsed / len(sentences) if sentences else 0.0,
+        "brief": {2: 1.0, 3: 1.0, 4: 0.5, 5: 0.0}.get(len(said), -1.0),
     }
+    return found, 1.0 - parsed / len(sentences) if sentences else 1.0
 
 
 def _book(prompt: Prompt, said: Iterable[Said]) -> float:
     names = [(slot, name) for what in said for slot, name in what.names.items()]
     if any(name != prompt.about[slot] for slot, name in names):
         return -1.0
-    return float(any(slot in ("title", "author") for slot, _ in names))
+    slots = {slot for slot, _ in names}
+    return 1.0 if "title" in slots else 0.5 if "author" in slots else 0.0
 
 
 def parses(sentence: str, language: str) -> bool:
