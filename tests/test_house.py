@@ -15,6 +15,10 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
+import yaml
+
+from plaudit.cli import app
+from plaudit.recipe import recipe_from
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "src" / "plaudit"
@@ -220,5 +224,26 @@ def test_the_chinese_readme_says_the_same():
 
 @pytest.mark.parametrize("readme", ["README.md", "README.zh.md"])
 def test_the_two_commands_come_first(readme):
-    blocks = re.findall(r"^```.*?\n(.*?)^```", (ROOT / readme).read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
-    assert [line.partition("#")[0].strip() for line in blocks[0].splitlines()][:2] == ["make demo", "make test"]
+    first = blocks(readme, "sh")[0].splitlines()
+    assert [line.partition("#")[0].strip() for line in first][:2] == ["make demo", "make test"]
+
+
+def blocks(readme: str, language: str) -> list[str]:
+    """The code of one language in a README."""
+    text = (ROOT / readme).read_text(encoding="utf-8")
+    return re.findall(rf"^```{language}\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+
+
+def test_the_recipes_of_the_readme_load():
+    recipes = blocks("README.md", "yaml")
+    assert recipes
+    for text in recipes:
+        recipe_from(yaml.safe_load(text))
+
+
+def test_the_commands_of_the_readme_exist():
+    known = {command.name or command.callback.__name__ for command in app.registered_commands if command.callback}
+    known |= {group.name for group in app.registered_groups if group.name}
+    named = re.findall(r"^plaudit (\w+)", "\n".join(blocks("README.md", "sh")), re.MULTILINE)
+    assert named
+    assert set(named) - known == set()
