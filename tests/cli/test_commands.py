@@ -61,7 +61,7 @@ def loop(monkeypatch) -> Loop:
 
 
 @pytest.fixture
-def recipe_file(tmp_path) -> Path:
+def recipe_file(tmp_path: Path) -> Path:
     path = tmp_path / "mine.yaml"
     path.write_text(WORLD)
     return path
