@@ -52,7 +52,11 @@ class Record(BaseModel):
             RecordError: lists every field that is wrong, with what was found there.
         """
         try:
-            return cls.model_validate_json(json.dumps(value, ensure_ascii=False))
+            text = json.dumps(value, ensure_ascii=False)
+        except (TypeError, ValueError) as error:
+            raise RecordError(f"{cls.__name__}: not plain JSON values: {error}") from error
+        try:
+            return cls.model_validate_json(text)
         except ValidationError as error:
             raise RecordError(f"{cls.__name__}: {describe(error)}") from error
 
