@@ -31,5 +31,5 @@ def rates(reviews: ReviewWorld, shown: Sequence[Demonstration]) -> str:
 if __name__ == "__main__":
     seed = int(sys.argv[1]) if sys.argv[1:] else 0
     reviews = world("reviews")
-    print(examples(reviews, reviews.demonstrations(8, seed)))
-    print(f"\nof 1000 demonstrations:\n{rates(reviews, reviews.demonstrations(1000, seed))}")
+    some, many = reviews.demonstrations(8, seed), reviews.demonstrations(1000, seed)
+    sys.stdout.write(f"{examples(reviews, some)}\n\nof 1000 demonstrations:\n{rates(reviews, many)}\n")

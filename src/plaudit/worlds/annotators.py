@@ -1,4 +1,4 @@
-"""Simulated people who rank answers by the hidden taste, each with a leaning of their own and a hand that is not quite steady."""
+"""Simulated people who rank answers by the hidden taste, each with a leaning and a hand that is not quite steady."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from random import Random
 
 from plaudit.records import Judgement, Prompt, Ranking
-from plaudit.worlds.taste import SPREAD, WEIGHTS, properties
+from plaudit.worlds.taste import SPREAD, WEIGHTS, gold, properties
 
 __all__ = ["Annotator", "annotators"]
 
@@ -50,7 +50,7 @@ class Annotator:
 
     def _worth(self, prompt: Prompt, answer: str) -> float:
         found = properties(prompt, answer)
-        return sum((WEIGHTS[name] + self.leaning.get(name, 0.0)) * value for name, value in found.items())
+        return gold(prompt, answer) + sum(points * found[name] for name, points in self.leaning.items())
 
 
 def annotators(count: int, seed: int, noise: float = 0.3) -> list[Annotator]:
@@ -66,22 +66,22 @@ def annotators(count: int, seed: int, noise: float = 0.3) -> list[Annotator]:
 
 def _annotator(k: int, seed: int, noise: float) -> Annotator:
     rng = Random(f"reviews/annotator/{seed}/{k}")
-    steadiness, favourite, strength, pace = rng.uniform(0.5, 1.5), rng.choice(list(WEIGHTS)), rng.gauss(0, 1), rng.uniform(15, 30)
+    steadiness, favourite = rng.uniform(0.5, 1.5), rng.choice(list(WEIGHTS))
     return Annotator(
         name=f"annotator-{k + 1}",
         noise=noise * SPREAD * steadiness,
-        leaning={favourite: 0.5 * noise * SPREAD * strength},
+        leaning={favourite: noise * SPREAD * rng.gauss(0, 1)},
         indifference=0.4 * noise * SPREAD,
-        pace=pace,
+        pace=rng.uniform(15, 30),
     )
 
 
 def _gumbel(rng: Random) -> float:
-    return -math.log(-math.log(1.0 - rng.random() or 0.5))
+    return -math.log(-math.log(rng.uniform(1e-12, 1 - 1e-12)))
 
 
 def _ranks(worth: Sequence[float], indifference: float) -> tuple[int, ...]:
-    """Best first; an answer shares the rank of the best of those just above it, if it is within `indifference` of that one."""
+    """Best first; an answer shares a rank if it is within `indifference` of the best one there."""
     ranks, rank, top = [0] * len(worth), 0, math.inf
     for k in sorted(range(len(worth)), key=lambda k: -worth[k]):
         if rank == 0 or top - worth[k] > indifference:

@@ -1,32 +1,34 @@
-"""The English of the book-review world: 1,600 titles, 1,600 authors, and 33 review sentences."""
+"""The English of the book-review world: 1,600 titles, 1,600 authors, and 32 review sentences."""
 
 from __future__ import annotations
 
-from plaudit.worlds.grammar import Grammar, Template
+from plaudit.worlds.grammar import Grammar, Template, listed
 
 __all__ = ["ENGLISH"]
 
-_NAMES = tuple(
-    "Ada Anna Clara Daisy Diana Edith Ella Emma Flora Grace Hanna Helen Iris Jane Julia Kate Laura Lena Lucy Maria "
-    "Adam Alan Ben Carl Daniel David Felix Frank Henry Hugo Jack Leo Martin Max Oscar Paul Peter Robin Simon Tom".split()
+_NAMES = listed(
+    "Ada, Anna, Clara, Daisy, Diana, Edith, Ella, Emma, Flora, Grace, Hanna, Helen, Iris, Jane, Julia, Kate, "
+    "Laura, Lena, Lucy, Maria, Adam, Alan, Ben, Carl, Daniel, David, Felix, Frank, Henry, Hugo, Jack, Leo, "
+    "Martin, Max, Oscar, Paul, Peter, Robin, Simon, Tom"
 )
 
-_FAMILIES = tuple(
-    "Archer Baker Barton Bell Bishop Carter Cole Cooper Dale Ellis Fisher Ford Foster Gray Hale Hart Hill Hunter Kent King "
-    "Lake Lane Marsh Mason Miller Moss Noble Palmer Parker Porter Price Reed Rice Shaw Stone Taylor Turner Ward West "
-    "Winter".split()
+_FAMILIES = listed(
+    "Archer, Baker, Barton, Bell, Bishop, Carter, Cole, Cooper, Dale, Ellis, Fisher, Ford, Foster, Gray, "
+    "Hale, Hart, Hill, Hunter, Kent, King, Lake, Lane, Marsh, Mason, Miller, Moss, Noble, Palmer, Parker, "
+    "Porter, Price, Reed, Rice, Shaw, Stone, Taylor, Turner, Ward, West, Winter"
 )
 
-_HEADS = tuple(
-    "Amber Ancient Autumn Bitter Black Blue Broken Burning Crystal Dark Distant Empty Endless Falling Final First Frozen "
-    "Gentle Golden Green Hidden Last Little Lonely Long Lost Midnight Northern Open Quiet Red Sacred Second Secret Silent "
-    "Silver Sleeping Summer White Wild".split()
+_HEADS = listed(
+    "Amber, Ancient, Autumn, Bitter, Black, Blue, Broken, Burning, Crystal, Dark, Distant, Empty, Endless, "
+    "Falling, Final, First, Frozen, Gentle, Golden, Green, Hidden, Last, Little, Lonely, Long, Lost, "
+    "Midnight, Northern, Open, Quiet, Red, Sacred, Second, Secret, Silent, Silver, Sleeping, Summer, White, "
+    "Wild"
 )
 
-_TAILS = tuple(
-    "Bridge Castle City Crown Door Dream Empire Field Fire Forest Garden Harbour Heart House Island Journey Kingdom Ladder "
-    "Letter Light Lighthouse Market Mirror Moon Mountain Night Ocean Orchard Palace River Road Sea Shadow Ship Song Star "
-    "Station Tower Train Valley".split()
+_TAILS = listed(
+    "Bridge, Castle, City, Crown, Door, Dream, Empire, Field, Fire, Forest, Garden, Harbour, Heart, House, "
+    "Island, Journey, Kingdom, Ladder, Letter, Light, Lighthouse, Market, Mirror, Moon, Mountain, Night, "
+    "Ocean, Orchard, Palace, River, Road, Sea, Shadow, Ship, Song, Star, Station, Tower, Train, Valley"
 )
 
 _REVIEWS = (
@@ -95,35 +97,20 @@ ENGLISH = Grammar(
     notes=_NOTES,
     talks=_TALKS,
     words={
-        "genre": ("comedy", "mystery", "romance", "thriller", "western", "memoir", "ghost story", "sea story", "love story"),
-        "part": ("plot", "style", "ending", "opening", "dialogue", "humour", "setting", "language"),
-        "good": ("clever", "funny", "moving", "warm", "witty", "charming", "lively", "brilliant", "gentle", "wise"),
-        "bad": ("boring", "slow", "dull", "weak", "cold", "clumsy", "shallow", "tired", "confusing", "flat"),
-        "scene": (
-            "finds the map",
-            "leaves home",
-            "opens the door",
-            "burns the letter",
-            "meets the king",
-            "loses the key",
-            "hides the money",
-            "sings at night",
-            "swims to the boat",
-            "tells the truth",
+        "genre": listed("comedy, mystery, romance, thriller, western, memoir, ghost story, sea story, love story"),
+        "part": listed("plot, style, ending, opening, dialogue, humour, setting, language"),
+        "good": listed("clever, funny, moving, warm, witty, charming, lively, brilliant, gentle, wise"),
+        "bad": listed("boring, slow, dull, weak, cold, clumsy, shallow, tired, confusing, flat"),
+        "scene": listed(
+            "finds the map, leaves home, opens the door, burns the letter, meets the king, loses the key, "
+            "hides the money, sings at night, swims to the boat, tells the truth"
         ),
-        "readers": (
-            "young readers",
-            "old friends",
-            "students",
-            "parents",
-            "dreamers",
-            "quiet evenings",
-            "long journeys",
-            "patient readers",
+        "readers": listed(
+            "young readers, old friends, students, parents, dreamers, night owls, lonely people, patient readers"
         ),
-        "number": ("ten", "twelve", "twenty", "thirty", "forty"),
-        "time": ("one day", "two days", "a week", "one night", "a month"),
-        "place": ("London", "Paris", "Rome", "Berlin", "Vienna", "Boston"),
+        "number": listed("ten, twelve, twenty, thirty, forty"),
+        "time": listed("one day, two days, a week, one night, a month"),
+        "place": listed("London, Paris, Rome, Berlin, Vienna, Boston"),
     },
     titles=(_HEADS, _TAILS),
     authors=(_NAMES, _FAMILIES),

@@ -1,8 +1,8 @@
 """A small grammar that writes sentences and recognises the ones it could have written.
 
-A sentence is a template with slots in braces. A slot is filled from a list of words, or with a name of the book: `title`,
-`author` and `hero`. The recogniser is compiled from the same templates, so what the grammar writes always parses, and a
-name that stands in no list never does.
+A sentence is a template with slots in braces. A slot is filled from a list of words, or with a name of the book:
+`title`, `author` and `hero`. The recogniser is compiled from the same templates, so what the grammar writes always
+parses, and a name that stands in no list never does.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from itertools import chain
 from random import Random
 from typing import NamedTuple
 
-__all__ = ["Book", "Grammar", "Said", "Template"]
+__all__ = ["Book", "Grammar", "Said", "Template", "listed"]
 
 _SLOT = re.compile(r"\{(\w+)\}")
 
@@ -136,7 +136,8 @@ class Grammar:
 
     def alphabet(self) -> set[str]:
         """Every character that this grammar can write."""
-        texts = [self.prompt, self.notes_prompt, *self.notes, *self.talks, *(template.text for template in self.reviews)]
+        reviews = (template.text for template in self.reviews)
+        texts = [self.prompt, self.notes_prompt, *self.notes, *self.talks, *reviews]
         words = [*chain(*self.words.values(), *self.titles, *self.authors), *self.heroes]
         return set(self.space).union(*words, *(_SLOT.sub("", text) for text in texts))
 
@@ -151,6 +152,11 @@ class Grammar:
         slots["author"] = f"(?P<author>{self.space.join(_any_of(part) for part in self.authors)})"
         slots["hero"] = f"(?P<hero>{_any_of(self.heroes)})"
         return [(template.kind, re.compile(_pattern(template.text, slots)).fullmatch) for template in self.reviews]
+
+
+def listed(words: str) -> tuple[str, ...]:
+    """The words of a list written in one string, with commas between."""
+    return tuple(word.strip() for word in words.split(","))
 
 
 def _any_of(words: Iterable[str]) -> str:

@@ -52,7 +52,7 @@ class ReviewWorld:
         Args:
             count: how many.
             seed: decides which books.
-            held_out: take books whose titles occur nowhere else: not in the corpus, nor in prompts that are not held out.
+            held_out: take books whose titles occur neither in the corpus nor in prompts that are not held out.
         """
         books = dict[Book, None]()
         for i in range(count):
@@ -107,7 +107,8 @@ class ReviewWorld:
 
 
 def _prompt(book: Book) -> Prompt:
-    return Prompt(text=GRAMMARS[book.language].write(GRAMMARS[book.language].prompt, book, Random(0)), about=asdict(book))
+    grammar = GRAMMARS[book.language]
+    return Prompt(text=grammar.write(grammar.prompt, book, Random(0)), about=asdict(book))
 
 
 def _book_of(prompt: Prompt) -> Book:

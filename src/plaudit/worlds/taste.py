@@ -1,7 +1,7 @@
 """The hidden taste of the book-review world: the gold reward, made of things that anyone can check.
 
 Gold is a weighted sum of six properties, less the cost of broken sentences. Only sentences that parse count towards a
-property, and a sentence said twice counts once: a broken text has nothing, and no good beginning makes up for a bad end.
+property, and a sentence said twice counts once: a broken text has nothing, and a good beginning saves no bad end.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ GRAMMARS: Mapping[str, Grammar] = MappingProxyType({"en": ENGLISH, "zh": CHINESE
 WEIGHTS: Mapping[str, float] = MappingProxyType(
     {"book": 1.1, "balanced": 1.15, "specific": 1.2, "advice": 1.0, "varied": 0.9, "brief": 1.05}
 )
-"""Points for having each property: near-equal, so that none carries the taste alone, and unequal, so that ties are few."""
+"""Points for each property: near-equal, so that none carries the taste alone; unequal, so that ties are few."""
 
 BROKEN = 2.0
 """Points lost by a text of which no sentence parses; a part of them, if a part does not."""

@@ -14,7 +14,7 @@ _RATES = {"book": 0.46, "balanced": 0.42, "specific": 0.42, "advice": 0.42, "var
 """How often a review is meant to have each property."""
 
 _KEPT = (0.3, 0.7, 1.0, 1.0, 0.5, 0.2)
-"""How many of the plans with 0, 1, ... 5 of these properties are carried out: few people say nothing, or think of everything."""
+"""Share of the plans with 0, 1, ... 5 of them that are carried out: few people say nothing, or think of everything."""
 
 _SENTENCES = {2: 0.35, 3: 0.25, 4: 0.2, 5: 0.2}
 """How often it has so many sentences, where what it must say leaves the choice."""
@@ -50,18 +50,19 @@ def document(book: Book, rng: Random) -> str:
         return grammar.write(grammar.prompt, book, rng) + review(book, rng)
     if kind < 0.85:
         head = grammar.write(grammar.notes_prompt, book, rng) if rng.random() < 0.5 else ""
-        return head + grammar.join(grammar.write(note, book, rng) for note in rng.sample(grammar.notes, rng.randint(4, 5)))
+        notes = rng.sample(grammar.notes, rng.randint(5, 6))
+        return head + grammar.join(grammar.write(note, book, rng) for note in notes)
     return grammar.write(rng.choice(grammar.talks), book, rng)
 
 
 def _kinds(wanted: set[str], rng: Random) -> list[str]:
-    """What each sentence does: what was wanted, filled up with judgements of one colour and plain facts, advice last."""
+    """What each sentence does: what was wanted, filled up with judgements and plain facts; advice comes last."""
     if "balanced" in wanted:
         opinion = rng.choice((["contrast"], ["praise", "blame"]))
-        filler = ("plain", "plain", "praise", "blame")
+        filler = ["plain", "plain", "praise", "blame"]
     else:
         opinion = rng.choice((["praise"], ["praise"], ["blame"]))
-        filler = ("plain", *opinion)
+        filler = ["plain", *opinion]
     body = opinion + ["detail"] * ("specific" in wanted)
     end = ["advice"] * ("advice" in wanted)
     counts = {n: share for n, share in _SENTENCES.items() if n >= len(body + end)}
