@@ -18,7 +18,7 @@ import pytest
 import yaml
 
 from plaudit.cli import app
-from plaudit.recipe import recipe_from
+from plaudit.recipe import load_recipe, recipe_from
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "src" / "plaudit"
@@ -239,6 +239,11 @@ def test_the_recipes_of_the_readme_load():
     assert recipes
     for text in recipes:
         recipe_from(yaml.safe_load(text))
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "examples").glob("*.yaml")), ids=lambda path: path.name)
+def test_the_examples_load(path):
+    load_recipe(path)
 
 
 def test_the_commands_of_the_readme_exist():

@@ -1,0 +1,140 @@
+"""The recipe: every problem at once, the nearest name for an unknown one, and no silent repair."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import pytest
+import yaml
+from pydantic import ValidationError
+
+from plaudit.errors import RecipeError
+from plaudit.recipe import Kl, Recipe, load_recipe, override, recipe_from, settings
+
+WORLD = {"world": "reviews"}
+OWN = {"model": {"path": "m"}}
+NAMES = [name for name, _, _ in settings(Recipe)]
+
+
+def problems(given: Mapping[str, object]) -> str:
+    with pytest.raises(RecipeError) as caught:
+        recipe_from(given)
+    return str(caught.value)
+
+
+def test_every_problem_is_reported_at_once():
+    found = problems(WORLD | {"sed": 1, "sft": {"epochs": 0}, "policy": {"kl": {"beta": "high"}, "clip": 3}})
+    assert found == (
+        "recipe: sft.epochs: input should be greater than 0, found 0; "
+        "policy.clip: input should be less than 1, found 3; "
+        "policy.kl.beta: input should be a valid number, unable to parse string as a number, found 'high'; "
+        "unknown setting sed (did you mean seed?)"
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "nearest"),
+    [
+        ("seeed", "seed"),
+        ("policy.kl.betta", "policy.kl.beta"),
+        ("policy.lambda", "policy.lambda_"),
+        ("polcy", "policy"),
+        ("evaluate.sampling.temprature", "evaluate.sampling.temperature"),
+        ("learning_rate", "sft.optimiser.learning_rate"),  # the right name, without its place
+    ],
+)
+def test_an_unknown_setting_names_the_nearest_one(name, nearest):
+    assert f"unknown setting {name} (did you mean {nearest}?)" in problems(override(WORLD, [f"{name}=1"]))
+
+
+def test_an_unknown_setting_with_nothing_near():
+    assert problems(WORLD | {"xyzzy": 1}).endswith("unknown setting xyzzy")
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        (
+            WORLD | {"reward": {}, "policy": {"minibatch": 7}},
+            "policy.minibatch 7 does not divide the 128 answers of a round (32 prompts x 4)",
+        ),
+        (
+            WORLD | {"reward": {}, "policy": {"algorithm": "rloo", "answers_per_prompt": 1}},
+            "policy.answers_per_prompt must be 2 or more for rloo",
+        ),
+        (WORLD | {"reward": {}, "policy": {"sampling": {"top_p": 0.9}}}, "policy.sampling must draw from the whole"),
+        (
+            WORLD | {"reward": {}, "policy": {"sampling": {"temperature": 0}}},
+            "policy.sampling must draw from the whole",
+        ),
+        (WORLD | {"policy": {}}, "policy needs a reward"),
+        (WORLD | {"reward": {}, "reward_model": "m"}, "give one of the two"),
+        (OWN | {"reward": {}, "data": {"judgements": [{"path": "j"}]}}, "set reward.start to 'model'"),
+        (OWN | {"collect": {}}, "collect asks the annotators of a built-in world"),
+        (OWN | {"language": {}}, "language needs data.documents"),
+        (OWN | {"sft": {}}, "sft needs data.demonstrations"),
+        (OWN | {"reward": {"start": "model"}}, "reward needs data.judgements"),
+        (OWN | {"reward_model": "r", "policy": {}}, "policy needs data.prompts"),
+        ({}, "model.path is 'builtin', which knows only the built-in world"),
+    ],
+)
+def test_a_contradiction_is_named_and_not_repaired(given, says):
+    assert says in problems(given)
+
+
+def test_contradictions_come_together():
+    found = problems(OWN | {"sft": {}, "language": {}, "policy": {}})
+    for says in ("sft needs", "language needs", "policy needs data.prompts", "policy needs a reward"):
+        assert says in found
+
+
+def test_an_infinite_number_is_no_setting():
+    assert "policy.kl.beta" in problems(WORLD | {"reward": {}, "policy": {"kl": {"beta": float("inf")}}})
+
+
+def test_a_recipe_cannot_be_changed():
+    with pytest.raises(ValidationError):
+        Kl().beta = 1.0  # that is the point
+
+
+def test_a_file_and_its_changes(tmp_path):
+    path = tmp_path / "r.yaml"
+    path.write_text("world: reviews\nsft: {epochs: 2}\n", encoding="utf-8")
+    recipe = load_recipe(path, ["sft.epochs=3.5", "threads=null", "tracking.to=[wandb]", "seed=7"])
+    assert recipe == recipe_from(
+        WORLD | {"sft": {"epochs": 3.5}, "threads": None, "tracking": {"to": ["wandb"]}, "seed": 7}
+    )
+
+
+def test_a_change_can_open_a_section_and_leaves_the_givenalone():
+    given = {"world": "reviews", "sft": None}
+    assert override(given, ["sft.epochs=2"]) == {"world": "reviews", "sft": {"epochs": 2}}
+    assert given == {"world": "reviews", "sft": None}
+
+
+@pytest.mark.parametrize("change", ["seed", "=3", "seed=[1"])
+def test_a_change_that_cannot_be_read(change):
+    with pytest.raises(RecipeError, match="--set"):
+        override({}, [change])
+
+
+@pytest.mark.parametrize("text", ["- a list", "seed: [1", "just words", "\x00"])
+def test_a_file_that_is_no_recipe_is_named(text, tmp_path):
+    path = tmp_path / "r.yaml"
+    path.write_text(text, encoding="utf-8")
+    with pytest.raises(RecipeError, match=r"r\.yaml: "):
+        load_recipe(path)
+
+
+def test_an_empty_file_is_a_recipe_without_settings(tmp_path):
+    (tmp_path / "r.yaml").write_text("")
+    assert load_recipe(tmp_path / "r.yaml", ["world=reviews"]) == recipe_from(WORLD)
+
+
+def test_a_resolved_recipe_reads_back_as_itself():
+    recipe = recipe_from(WORLD | {"sft": {}, "reward": {}, "policy": {}, "model": {"adapter": {"targets": ["q", "v"]}}})
+    assert recipe_from(yaml.safe_load(yaml.safe_dump(recipe.model_dump(mode="json")))) == recipe
+
+
+def test_every_setting_says_what_it_is():
+    assert [name for name, _, meaning in settings(Recipe) if not meaning.endswith(".")] == []
