@@ -21,5 +21,13 @@ def test_a_seed_fits_a_generator(seed, parts):
 
 
 def test_purposes_are_not_confused():
-    purposes = [(0, "a", "b"), (0, "ab"), (0, "b", "a"), (1, "a", "b"), (0, "a", "b", ""), (0, "a", 1), (0, "a", 11)]
-    assert len({derive(*purpose) for purpose in purposes}) == len(purposes)
+    purposes: list[tuple[int, *tuple[str | int, ...]]] = [
+        (0, "a", "b"),
+        (0, "ab"),
+        (0, "b", "a"),
+        (1, "a", "b"),
+        (0, "a", "b", ""),
+        (0, "a", 1),
+        (0, "a", 11),
+    ]
+    assert len({derive(seed, *parts) for seed, *parts in purposes}) == len(purposes)
