@@ -65,6 +65,7 @@ def test_a_judgement_is_whole_and_repeatable():
     assert sorted(first.shown or ()) == [0, 1, 2, 3]
     assert (first.seconds or 0) > 2 * len(answers)
     assert len({one.judge(prompt, answers, seed=seed).shown for seed in range(50)}) > 10
+    assert len({one.judge(prompt, answers, seed=5).shown for prompt in PROMPTS[:50]}) > 10
 
 
 def test_the_exact_annotator_ranks_by_gold_and_ties_what_is_equal():

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import re
 import statistics
 import subprocess
 import sys
+from random import Random
 
 import pytest
 
 from plaudit.errors import RecipeError, RecordError
 from plaudit.records import Prompt
 from plaudit.worlds import ReviewWorld, world
+from plaudit.worlds.grammar import Book, Grammar
 from plaudit.worlds.taste import GRAMMARS, parse_share
 
 WORLD = world("reviews")
@@ -53,6 +56,20 @@ def test_prompts_are_distinct_and_a_quarter_chinese():
     assert {prompt.about["language"] for prompt in ReviewWorld(chinese=0.0).prompts(50, seed=0)} == {"en"}
 
 
+def test_no_book_is_asked_about_twice(monkeypatch: pytest.MonkeyPatch):
+    def one_of_thirty(_: Grammar, rng: Random, *, held_out: bool) -> Book:
+        title = f"Silver {rng.randrange(30)}{held_out}"
+        return Book(language="en", title=title, author="Ada Hale", hero="Tom", genre="mystery")
+
+    monkeypatch.setattr(Grammar, "book", one_of_thirty)
+    assert len({prompt.id for prompt in WORLD.prompts(30, seed=0)}) == 30
+
+
+def test_no_author_is_the_namesake_of_the_hero():
+    books = [prompt.about for prompt in PROMPTS if prompt.about["language"] == "en"]
+    assert [book for book in books if book["hero"] in str(book["author"]).split()] == []
+
+
 def test_a_prompt_names_its_book_and_ends_where_the_answer_starts():
     for prompt in PROMPTS + HELD_OUT:
         text = prompt.plain()
@@ -67,6 +84,21 @@ def test_held_out_titles_occur_nowhere_else_but_their_words_do():
     assert [title for title in titles if f'"{title}"' in everything or f"《{title}》" in everything] == []
     words = {word for title in titles for word in (title.split() if " " in title else [title[:2], title[2:]])}
     assert [word for word in words if word not in everything] == []
+
+
+def test_a_fifth_of_the_titles_is_held_out():
+    few, many = (
+        {prompt.about["title"] for prompt in ReviewWorld(chinese=1.0).prompts(4000, seed=0, held_out=held_out)}
+        for held_out in (True, False)
+    )
+    assert len(few) + len(many) == 24 * 24
+    assert len(few) / (24 * 24) == pytest.approx(0.2, abs=0.01)
+
+
+def test_no_sentence_says_a_word_of_a_list_twice():
+    said = re.findall(r"[Tt]he (\w+) (?:is \w+, but|but not) the (\w+)", "\n".join(CORPUS))
+    assert len(said) > 30
+    assert [(first, second) for first, second in said if first == second] == []
 
 
 def test_every_demonstration_parses_and_has_2_to_5_sentences():

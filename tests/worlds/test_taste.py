@@ -156,7 +156,8 @@ def test_the_best_of_8_beats_a_ninth():
 def other(i: int, *, same_language: bool) -> str:
     language = PROMPTS[i].about["language"]
     turned = [*range(i + 1, len(PROMPTS)), *range(i)]
-    return next(ANSWERS[j][0] for j in turned if (PROMPTS[j].about["language"] == language) is same_language)
+    found: str = next(ANSWERS[j][0] for j in turned if (PROMPTS[j].about["language"] == language) is same_language)
+    return found
 
 
 def shuffled(i: int) -> str:
@@ -196,6 +197,8 @@ def test_what_is_spoilt_falls_by_so_many_deviations(spoil, deviations: float):
     [
         ("The plot is clever.", "en", True),
         ("The plot is clever", "en", False),
+        ("The plot is clever. It", "en", False),
+        ("So, The plot is clever.", "en", False),
         ("The plot is slow and clever.", "en", False),
         ("the plot is clever.", "en", False),
         ('"Silver Harbur" is clever.', "en", False),
