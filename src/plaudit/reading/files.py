@@ -155,7 +155,7 @@ def _read_json(path: Path, unit: Unit) -> Iterator[Row | Problem]:
         return
     inside = _only_list(value)
     if inside is None:
-        found = f"an object with {', '.join(value)}" if isinstance(value, dict) else f"a {type(value).__name__}"
+        found = f"an object with {', '.join(value)}" if isinstance(value, dict) else f"{value!r:.40}"
         raise _BrokenError(f"{path}:1", f"needs a list of rows, or an object with one list of objects (found {found})")
     yield from (Row(f"{path} row {number}", element) for number, element in enumerate(inside, 1))
 

@@ -101,7 +101,7 @@ def load(sources: Sequence[Source], kind: Kind, *, seed: int, split_text: SplitT
     problems += conflicts(placed)
     if problems:
         rows = sum(reading.rows for reading in readings)
-        raise RecordError(f"{len(problems)} of {rows} rows cannot be read as {kind}:\n{listing(problems)}")
+        raise RecordError(f"cannot read {kind}, {len(problems)} problems in {rows} rows:\n{listing(problems)}")
     parts = [[record for _, record in reading.records] for reading in readings]
     for source, part in zip(sources, parts, strict=True):
         if not part:
@@ -123,7 +123,7 @@ def read_source(
     problems = [item for item in items if isinstance(item, Problem)]
     if source.shuffle:
         random.Random(f"{seed}/{index}").shuffle(rows)
-        del rows[source.limit :]
+        rows = rows[: source.limit]
     total = len(rows) + len(problems)
     try:
         fields = _fields(source, rows)
