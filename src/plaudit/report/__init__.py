@@ -1,0 +1,14 @@
+"""The report of a run: one self-contained HTML file, readable offline, in English and Chinese.
+
+    from plaudit.report import write_report
+
+    path = write_report(Path("runs/demo"))
+
+Reads the run folder's files and nothing else; neither torch nor transformers is loaded.
+"""
+
+from __future__ import annotations
+
+from plaudit.report.write import write_report
+
+__all__ = ["write_report"]

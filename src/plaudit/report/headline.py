@@ -1,0 +1,267 @@
+"""The first screen of the report: what the run is, how far it got, and what came out of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from plaudit.report.curves import STAGES, StageCurves, stage_word
+from plaudit.report.folder import RunFolder, number
+from plaudit.report.lineage import Made
+from plaudit.report.numerals import count, duration, memory, percent, short, signed
+from plaudit.report.view import Label, Rate, flat, name_of_stage, pair
+from plaudit.report.words import Say
+
+__all__ = ["Headline", "Share", "StageState", "Tile", "headline"]
+
+
+@dataclass(frozen=True, slots=True)
+class StageState:
+    """How far one stage got: `done`, `open` or `wait`."""
+
+    label: Label
+    state: str
+    text: Say
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tile:
+    """One number with what it means."""
+
+    label: Say
+    value: str
+    about: Say
+    unit: Say | None = None
+    detail: tuple[Say, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """A stage's part of the time."""
+
+    label: Label
+    text: str
+    share: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Headline:
+    """The first screen."""
+
+    done: bool
+    facts: tuple[Say, ...]
+    pipeline: tuple[StageState, ...]
+    verdict: Say
+    about: Say
+    rate: str
+    prompts: Say | None
+    rates: tuple[Rate, ...]
+    tiles: tuple[Tile, ...]
+    cost: tuple[Say, ...]
+    shares: tuple[Share, ...]
+    others: tuple[tuple[str, str], ...]
+
+
+_TOLD = frozenset(
+    f"{name}{ending}"
+    for name in ("gold_win_rate", "reward_win_rate", "reward_accuracy")
+    for ending in ("", "_interval")
+) | {
+    "kl_nats",
+    "gold_gain_sd",
+    "reward_gain_sd",
+    "distinct_2_before",
+    "distinct_2_after",
+    "parse_share_before",
+    "parse_share_after",
+    "seconds_by_stage",
+    "peak_memory_mb",
+}
+
+
+def headline(folder: RunFolder, stages: Sequence[StageCurves], made: Sequence[Made]) -> Headline:
+    """What a reader must know first; a run without a summary shows its latest numbers instead."""
+    summary = folder.summary
+    judge = next((name for name in ("gold", "reward") if number(summary.get(f"{name}_win_rate")) is not None), None)
+    rates = _rates(folder)
+    shares = _shares(summary.get("seconds_by_stage"))
+    itself = _itself(folder)
+    told = _TOLD | {f"{itself}", f"{itself}_interval"}
+    return Headline(
+        done=bool(summary),
+        facts=_facts(folder),
+        pipeline=_pipeline(folder, stages, made),
+        verdict=_verdict(folder, judge),
+        about=Say(f"verdict.{judge}.about") if judge else Say("verdict.open.about"),
+        rate=percent(float(summary[f"{judge}_win_rate"])) if judge else "",
+        prompts=Say("prompts", {"n": count(len(folder.evaluation))}) if folder.evaluation else None,
+        rates=rates,
+        tiles=_tiles(folder) or _latest(stages),
+        cost=_cost(shares, number(summary.get("peak_memory_mb"))),
+        shares=_as_shares(shares),
+        others=flat({name: value for name, value in summary.items() if name not in told}),
+    )
+
+
+def _facts(folder: RunFolder) -> tuple[Say, ...]:
+    recipe = folder.recipe
+    model, policy = recipe.get("model"), recipe.get("policy")
+    found = {
+        "fact.world": recipe.get("world"),
+        "fact.model": model.get("path") if isinstance(model, dict) else None,
+        "fact.algorithm": policy.get("algorithm") if isinstance(policy, dict) else None,
+        "fact.seed": recipe.get("seed"),
+    }
+    return tuple(Say(key, {"value": str(value)}) for key, value in found.items() if value is not None)
+
+
+def _pipeline(folder: RunFolder, stages: Sequence[StageCurves], made: Sequence[Made]) -> tuple[StageState, ...]:
+    logged = {stage.stage: stage.steps for stage in stages}
+    finished = {line.stage for line in made}
+    if folder.evaluation:
+        logged.setdefault("evaluation", 0)
+    if folder.recipe:
+        planned = [stage for stage in STAGES if isinstance(folder.recipe.get(stage), dict)]
+        wanted = [*planned, "evaluation"] if "policy" in planned else planned
+    else:
+        wanted = [stage for stage in STAGES if stage in logged or stage in finished]
+    reached = max((index for index, stage in enumerate(wanted) if stage in logged or stage in finished), default=-1)
+    found = []
+    for index, stage in enumerate(wanted):
+        label = name_of_stage(stage)
+        if folder.summary or stage in finished or index < reached:
+            found.append(StageState(label, "done", Say("state.stage.done")))
+        elif index == reached:
+            found.append(StageState(label, "open", _progress(folder, stage, logged.get(stage, 0))))
+        else:
+            found.append(StageState(label, "wait", Say("state.wait")))
+    return tuple(found)
+
+
+def _progress(folder: RunFolder, stage: str, step: int) -> Say:
+    section = folder.recipe.get(stage)
+    steps = number(section.get("steps")) if isinstance(section, dict) else None
+    if not step:
+        return Say("state.open")
+    if steps is None:
+        return Say("state.step", {"step": count(step)})
+    return Say("state.step.of", {"step": count(step), "steps": count(steps)})
+
+
+def _verdict(folder: RunFolder, judge: str | None) -> Say:
+    if judge is None:
+        return Say("verdict.open")
+    rate = float(folder.summary[f"{judge}_win_rate"])
+    low, high = pair(folder.summary.get(f"{judge}_win_rate_interval"))
+    better = (rate if low is None else low) > 0.5
+    worse = (rate if high is None else high) < 0.5
+    ending = "better" if better else "worse" if worse else "even"
+    return Say(f"verdict.{judge}.{ending}")
+
+
+def _itself(folder: RunFolder) -> str | None:
+    """Name of the win rate of the supervised model against another sample of itself."""
+    names = ("self_win_rate", "gold_win_rate_itself", "gold_self_win_rate", "gold_win_rate_self")
+    return next((name for name in names if number(folder.summary.get(name)) is not None), None)
+
+
+def _rates(folder: RunFolder) -> tuple[Rate, ...]:
+    itself = _itself(folder)
+    wanted: list[tuple[str, str | None, str]] = [
+        ("rate.gold", "gold_win_rate", "blue"),
+        ("rate.reward", "reward_win_rate", "teal"),
+        ("rate.itself", itself, "slate"),
+    ]
+    found = []
+    for word, name, colour in wanted:
+        at = number(folder.summary.get(name)) if name else None
+        if at is not None:
+            low, high = pair(folder.summary.get(f"{name}_interval"))
+            about = Say("rate.itself.about") if name == itself else None
+            found.append(Rate(label=Say(word), colour=colour, at=at, low=low, high=high, about=about))
+    return tuple(found)
+
+
+def _tiles(folder: RunFolder) -> tuple[Tile, ...]:
+    summary = folder.summary
+    found = []
+
+    def tile(word: str, text: str, unit: str = "", detail: tuple[Say, ...] = ()) -> None:
+        about = Say(f"{word}.about")
+        found.append(Tile(label=Say(word), value=text, about=about, unit=Say(unit) if unit else None, detail=detail))
+
+    def before_and_after(name: str, word: str, show: str) -> None:
+        before, after = number(summary.get(f"{name}_before")), number(summary.get(f"{name}_after"))
+        write = percent if show == "percent" else short
+        if after is None:
+            return
+        detail = [] if before is None else [Say("was", {"value": write(before)})]
+        if before:
+            detail.append(Say("kept", {"value": percent(after / before)}))
+        tile(word, write(after), detail=tuple(detail))
+
+    def plain(name: str, word: str, unit: str, sign: bool = False) -> None:
+        value = number(summary.get(name))
+        if value is not None:
+            tile(word, signed(value) if sign else short(value), unit)
+
+    plain("gold_gain_sd", "tile.gold_gain", "unit.sd", sign=True)
+    plain("reward_gain_sd", "tile.reward_gain", "unit.sd", sign=True)
+    plain("kl_nats", "tile.kl", "unit.nats")
+    before_and_after("distinct_2", "tile.distinct", "short")
+    before_and_after("parse_share", "tile.parse", "percent")
+    accuracy = number(summary.get("reward_accuracy"))
+    if accuracy is not None:
+        low, high = pair(summary.get("reward_accuracy_interval"))
+        if low is None or high is None:
+            low, high = pair(folder.reward_model.get("interval"))
+        interval = () if low is None or high is None else (_interval(low, high),)
+        tile("tile.accuracy", percent(accuracy), detail=interval)
+    return tuple(found)
+
+
+def _interval(low: float, high: float) -> Say:
+    return Say("interval", {"low": percent(low), "high": percent(high)})
+
+
+def _latest(stages: Sequence[StageCurves]) -> tuple[Tile, ...]:
+    """The last numbers of a policy that is still being tuned."""
+    policy = next((stage for stage in stages if stage.stage == "policy"), None)
+    if policy is None:
+        return ()
+    about = Say("now.about", {"stage": f"@{stage_word('policy')}", "step": count(policy.steps)})
+    latest = {curve.word: curve.lines[0].y[-1] for curve in policy.main}
+    wanted = (("m.reward", ""), ("m.gold", ""), ("m.kl", "unit.nats"), ("m.length", "cmp.tokens"))
+    return tuple(
+        Tile(
+            label=Say(f"now.{word.removeprefix('m.')}"),
+            value=short(latest[word]),
+            unit=Say(unit) if unit else None,
+            about=about,
+        )
+        for word, unit in wanted
+        if word in latest
+    )
+
+
+def _shares(value: object) -> list[tuple[str, float]]:
+    if not isinstance(value, Mapping):
+        return []
+    found = [(str(stage), number(seconds)) for stage, seconds in value.items()]
+    return [(stage, seconds) for stage, seconds in found if seconds is not None and seconds >= 0]
+
+
+def _cost(shares: Sequence[tuple[str, float]], peak: float | None) -> tuple[Say, ...]:
+    found = []
+    if shares:
+        found.append(Say("time.total", {"value": duration(sum(seconds for _, seconds in shares))}))
+    if peak is not None:
+        found.append(Say("time.memory", {"value": memory(peak)}))
+    return tuple(found)
+
+
+def _as_shares(shares: Sequence[tuple[str, float]]) -> tuple[Share, ...]:
+    whole = sum(seconds for _, seconds in shares)
+    if whole <= 0:
+        return ()
+    return tuple(Share(name_of_stage(stage), duration(seconds), seconds / whole) for stage, seconds in shares)
