@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import pytest
 import yaml
@@ -11,7 +12,7 @@ from pydantic import ValidationError
 from plaudit.errors import RecipeError
 from plaudit.recipe import Kl, Recipe, load_recipe, override, recipe_from, settings
 
-WORLD = {"world": "reviews"}
+WORLD: dict[str, Any] = {"world": {}}
 OWN = {"model": {"path": "m"}}
 NAMES = [name for name, _, _ in settings(Recipe)]
 
@@ -99,7 +100,7 @@ def test_a_recipe_cannot_be_changed():
 
 def test_a_file_and_its_changes(tmp_path):
     path = tmp_path / "r.yaml"
-    path.write_text("world: reviews\nsft: {epochs: 2}\n", encoding="utf-8")
+    path.write_text("world: {}\nsft: {epochs: 2}\n", encoding="utf-8")
     recipe = load_recipe(path, ["sft.epochs=3.5", "threads=null", "tracking.to=[wandb]", "seed=7"])
     assert recipe == recipe_from(
         WORLD | {"sft": {"epochs": 3.5}, "threads": None, "tracking": {"to": ["wandb"]}, "seed": 7}
@@ -107,9 +108,9 @@ def test_a_file_and_its_changes(tmp_path):
 
 
 def test_a_change_can_open_a_section_and_leaves_the_givenalone():
-    given = {"world": "reviews", "sft": None}
-    assert override(given, ["sft.epochs=2"]) == {"world": "reviews", "sft": {"epochs": 2}}
-    assert given == {"world": "reviews", "sft": None}
+    given: dict[str, Any] = {"world": {}, "sft": None}
+    assert override(given, ["sft.epochs=2"]) == {"world": {}, "sft": {"epochs": 2}}
+    assert given == {"world": {}, "sft": None}
 
 
 @pytest.mark.parametrize("change", ["seed", "=3", "seed=[1"])
@@ -128,7 +129,7 @@ def test_a_file_that_is_no_recipe_is_named(text, tmp_path):
 
 def test_an_empty_file_is_a_recipe_without_settings(tmp_path):
     (tmp_path / "r.yaml").write_text("")
-    assert load_recipe(tmp_path / "r.yaml", ["world=reviews"]) == recipe_from(WORLD)
+    assert load_recipe(tmp_path / "r.yaml", ["world={}"]) == recipe_from(WORLD)
 
 
 def test_a_resolved_recipe_reads_back_as_itself():

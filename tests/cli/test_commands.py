@@ -13,14 +13,14 @@ import plaudit
 from plaudit import recipe
 from plaudit.cli import app
 from plaudit.errors import NumberError
-from plaudit.recipe import Recipe, Sampling, load_recipe
+from plaudit.recipe import Recipe, Sampling, World, load_recipe
 
 STAGES = ("language", "sft", "reward", "policy")
 COMMANDS = [
     *([name] for name in ("demo", "init", "run", *STAGES, "sample", "score", "evaluate", "report", "chat", "data")),
     ["data", "check"],
 ]
-WORLD = "world: reviews\nsft: {epochs: 2}\n"
+WORLD = "world: {}\nsft: {epochs: 2}\n"
 
 
 class Loop:
@@ -38,7 +38,7 @@ class Loop:
 
     def demo_recipe(self, *, seed: int, quick: bool, threads: int | None) -> Recipe:
         self.calls.append(("demo_recipe", {"seed": seed, "quick": quick, "threads": threads}))
-        return Recipe(world="reviews", seed=seed)
+        return Recipe(world=World(), seed=seed)
 
     def show_summary(self, folder: Path) -> None:
         self.calls.append(("show_summary", {"folder": folder}))
@@ -122,7 +122,8 @@ def test_the_run_folder_is_named_after_the_recipe(loop, recipe_file):
 @pytest.mark.parametrize("stage", STAGES)
 def test_a_stage_alone(loop, recipe_file, stage):
     assert plaudit_(stage, recipe_file).exit_code == 0
-    assert [(name, asked["only"]) for name, asked in loop.calls] == [("run", stage)]
+    (_, asked) = loop.calls[0]
+    assert (asked["only"], asked["folder"]) == (stage, Path("runs") / f"mine-{stage}")
 
 
 def test_demo(loop, tmp_path):

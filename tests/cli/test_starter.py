@@ -24,7 +24,7 @@ def test_init_writes_a_recipe_that_loads_to_the_defaults(tmp_path):
     assert result.exit_code == 0
     assert f"plaudit run {path}" in result.stdout.replace("\n", "")
     stages = ("language", "sft", "collect", "reward", "policy")
-    assert load_recipe(path) == recipe_from({"world": "reviews"} | {stage: {} for stage in stages})
+    assert load_recipe(path) == recipe_from({"world": {}} | {stage: {} for stage in stages})
 
 
 def test_every_setting_stands_there_with_its_meaning():
@@ -36,12 +36,12 @@ def test_every_setting_stands_there_with_its_meaning():
 
 
 def test_what_is_behind_a_hash_can_be_switched_on():
-    text = commented({"world": "reviews"})
+    text = commented({"world": {}})
     blocks = re.findall(r"^( *)# (\w+):\n((?:\1#   .*\n)+)", text, re.MULTILINE)
     given = {name: yaml.safe_load(re.sub(r"^ *#   ", "", lines, flags=re.MULTILINE)) for _, name, lines in blocks}
     assert list(given) == ["adapter", "language", "sft", "collect", "reward", "policy"]
-    recipe = recipe_from({"world": "reviews", "model": {"adapter": given.pop("adapter")}} | given)
-    assert recipe == recipe_from({"world": "reviews", "model": {"adapter": {}}} | {stage: {} for stage in given})
+    recipe = recipe_from({"world": {}, "model": {"adapter": given.pop("adapter")}} | given)
+    assert recipe == recipe_from({"world": {}, "model": {"adapter": {}}} | {stage: {} for stage in given})
 
 
 @pytest.mark.parametrize(

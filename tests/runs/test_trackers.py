@@ -23,14 +23,14 @@ def curves(folder: Path) -> dict[str, list[tuple[int, float]]]:
 
 
 def test_no_tracker_is_a_tracker_that_keeps_nothing(tmp_path):
-    with open_trackers(Tracking(), tmp_path, {}) as trackers:
+    with open_trackers(Tracking(), tmp_path) as trackers:
         trackers.log("sft", 1, {"loss": 1.0})
     assert len(trackers) == 0
     assert list(tmp_path.iterdir()) == []
 
 
 def test_tensorboard_reads_back_what_was_logged(tmp_path):
-    with open_trackers(Tracking(to=("tensorboard",)), tmp_path, {}) as trackers:
+    with open_trackers(Tracking(to=("tensorboard",)), tmp_path) as trackers:
         trackers.log("sft", 1, {"loss": 2.5})
         trackers.log("policy", 1, {"policy/reward": 0.25, "policy/kl": 1.0})
         trackers.log("policy", 2, {"policy/reward": 0.5})
@@ -43,7 +43,7 @@ def test_tensorboard_reads_back_what_was_logged(tmp_path):
 
 def test_a_stage_that_resumes_replaces_the_steps_it_makes_again(tmp_path):
     for first, value in ((1, 0.0), (3, 9.0)):  # interrupted after step 4, gone on from the checkpoint of step 2
-        with open_trackers(Tracking(to=("tensorboard",)), tmp_path, {}) as trackers:
+        with open_trackers(Tracking(to=("tensorboard",)), tmp_path) as trackers:
             for step in range(first, 5):
                 trackers.log("sft", step, {"loss": value})
     assert curves(tmp_path / "tensorboard" / "sft") == {"sft/loss": [(1, 0.0), (2, 0.0), (3, 9.0), (4, 9.0)]}
@@ -53,7 +53,7 @@ def test_a_stage_that_resumes_replaces_the_steps_it_makes_again(tmp_path):
 def test_a_missing_package_is_named_with_its_extra(name, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, name, None)  # what `import` sees where a package is not installed
     with pytest.raises(RecipeError, match=rf"tracking\.to: {name} .*pip install 'plaudit\[{name}\]'"):
-        open_trackers(Tracking(to=(name,)), tmp_path, {})
+        open_trackers(Tracking(to=(name,)), tmp_path)
 
 
 class FakeRun:
@@ -93,7 +93,9 @@ def started(monkeypatch):
 
 def test_wandb_draws_each_stage_over_its_own_steps_and_stays_offline(started, tmp_path, monkeypatch):
     monkeypatch.delenv("WANDB_MODE", raising=False)
-    with open_trackers(Tracking(to=("wandb",), project="mine"), tmp_path / "demo", {"seed": 3}) as trackers:
+    (tmp_path / "demo").mkdir()
+    (tmp_path / "demo" / "config.yaml").write_text("seed: 3\n")
+    with open_trackers(Tracking(to=("wandb",), project="mine"), tmp_path / "demo") as trackers:
         trackers.log("sft", 7, {"loss": 2.0})
         trackers.log("policy", 1, {"policy/reward": 0.5})
     (run,) = started
@@ -109,14 +111,22 @@ def test_wandb_draws_each_stage_over_its_own_steps_and_stays_offline(started, tm
 
 def test_wandb_goes_on_with_the_run_of_its_folder(started, tmp_path):
     for folder in ("one", "one", "two"):
-        open_trackers(Tracking(to=("wandb",)), tmp_path / folder, {}).close()
+        with open_trackers(Tracking(to=("wandb",)), tmp_path / folder) as trackers:
+            trackers.log("sft", 1, {"loss": 1.0})
     first, again, other = (run.asked["id"] for run in started)
     assert first == again
     assert first != other
 
 
+@pytest.mark.parametrize("name", ["wandb", "trackio"])
+def test_a_run_with_nothing_left_to_do_leaves_no_trace(name, started, tmp_path):
+    open_trackers(Tracking(to=(name,)), tmp_path / "demo").close()
+    assert started == []
+    assert not (tmp_path / "demo").exists()
+
+
 def test_trackio_gets_the_steps(started, tmp_path):
-    with open_trackers(Tracking(to=("trackio",)), tmp_path / "demo", {}) as trackers:
+    with open_trackers(Tracking(to=("trackio",)), tmp_path / "demo") as trackers:
         trackers.log("sft", 7, {"loss": 2.0})
     (run,) = started
     assert run.asked["name"] == "demo-" + (tmp_path / "demo" / "tracking-id").read_text()

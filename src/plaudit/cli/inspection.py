@@ -52,7 +52,7 @@ def sample(
     from plaudit.recipe import recipe_from
 
     chosen = {"temperature": temperature, "top_p": top_p, "max_tokens": max_tokens, "batch": batch}
-    sampling = recipe_from({"evaluate": {"sampling": chosen}, "world": "reviews"}, where="options").evaluate.sampling
+    sampling = recipe_from({"evaluate": {"sampling": chosen}, "world": {}}, where="options").evaluate.sampling
     folder = model_in(model, *((stage,) if stage else LANGUAGE_MODELS))
 
     from plaudit import loop

@@ -16,7 +16,11 @@ __all__ = ["add_to"]
 RecipeFile = Annotated[Path, typer.Argument(metavar="RECIPE", help="A recipe file; `plaudit init` writes one.")]
 Out = Annotated[
     Path | None,
-    typer.Option(metavar="DIR", help="The run folder. [default: runs/ and the recipe's name]", show_default=False),
+    typer.Option(
+        metavar="DIR",
+        help="The run folder. [default: runs/ and the recipe's name, and the stage if it is one alone]",
+        show_default=False,
+    ),
 ]
 Changes = Annotated[
     list[str] | None,
@@ -54,7 +58,7 @@ def _command(name: str, only: str | None) -> Callable[..., None]:
 
         from plaudit import loop
 
-        folder = out or Path("runs") / recipe.stem
+        folder = out or Path("runs") / (recipe.stem if only is None else f"{recipe.stem}-{only}")
         loop.run(settings, folder, fresh=fresh, only=only)
         if only is None:
             loop.show_summary(folder)

@@ -42,7 +42,7 @@ def starter(*, model: str | None = None, sources: Mapping[str, str] | None = Non
 
 
 def _built_in() -> dict[str, Any]:
-    return {"world": "reviews", "language": {}, "sft": {}, "collect": {}, "reward": {}, "policy": {}}
+    return {"world": {}, "language": {}, "sft": {}, "collect": {}, "reward": {}, "policy": {}}
 
 
 def _own(model: str, sources: Mapping[str, str]) -> dict[str, Any]:

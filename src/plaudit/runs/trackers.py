@@ -8,6 +8,7 @@ the run folder, trackio onto this machine's disk, and W&B works offline unless W
 from __future__ import annotations
 
 import contextlib
+import functools
 import importlib
 import io
 import os
@@ -15,6 +16,8 @@ import uuid
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
+
+import yaml
 
 from plaudit.errors import RecipeError
 from plaudit.recipe import Tracking
@@ -33,22 +36,28 @@ class Tracker(Protocol):
 
 
 class Trackers:
-    """Several trackers as one, or none; a context manager that closes them."""
+    """Several trackers as one, or none; a context manager that closes them.
 
-    def __init__(self, trackers: Sequence[Tracker] = ()) -> None:
-        self._trackers = tuple(trackers)
+    They open at the first step that is logged, so that a run which has nothing left to do leaves no trace in them.
+    """
+
+    def __init__(self, openers: Sequence[Callable[[], Tracker]] = ()) -> None:
+        self._openers = tuple(openers)
+        self._open: tuple[Tracker, ...] | None = None
 
     def __len__(self) -> int:
-        return len(self._trackers)
+        return len(self._openers)
 
     def log(self, stage: str, step: int, metrics: Mapping[str, float]) -> None:
         """Pass the metrics of one step on to all."""
-        for tracker in self._trackers:
+        if self._open is None:
+            self._open = tuple(opener() for opener in self._openers)
+        for tracker in self._open:
             tracker.log(stage, step, metrics)
 
     def close(self) -> None:
         """Close all."""
-        for tracker in self._trackers:
+        for tracker in self._open or ():
             tracker.close()
 
     def __enter__(self) -> Trackers:
@@ -58,18 +67,19 @@ class Trackers:
         self.close()
 
 
-def open_trackers(tracking: Tracking, folder: Path, settings: Mapping[str, Any]) -> Trackers:
+def open_trackers(tracking: Tracking, folder: Path) -> Trackers:
     """The trackers that a recipe asks for.
 
     Args:
         tracking: Which, and under what project.
-        folder: The run folder; its name is the run's name.
-        settings: The resolved recipe as plain values, for those that keep it.
+        folder: The run folder; its name is the run's name, and its `config.yaml` goes to those that keep settings.
 
     Raises:
         RecipeError: A package is not installed; names the extra that brings it.
     """
-    return Trackers([_KINDS[name](tracking.project, folder, settings) for name in tracking.to])
+    for name in tracking.to:
+        _needs(name)
+    return Trackers([functools.partial(_KINDS[name], tracking.project, folder) for name in tracking.to])
 
 
 class TensorBoard:
@@ -79,9 +89,9 @@ class TensorBoard:
     steps that are made again without touching another stage's.
     """
 
-    def __init__(self, project: str, folder: Path, settings: Mapping[str, Any]) -> None:
-        del project, settings
-        _needs("tensorboard", extra="tensorboard")
+    def __init__(self, project: str, folder: Path) -> None:
+        del project
+        _needs("tensorboard")
         self._writer: Callable[..., Any] = importlib.import_module("torch.utils.tensorboard").SummaryWriter
         self._folder = folder / "tensorboard"
         self._stages: dict[str, Any] = {}
@@ -102,15 +112,15 @@ class TensorBoard:
 class WeightsAndBiases:
     """A W&B run with the run folder's name; started again in the same folder, it goes on."""
 
-    def __init__(self, project: str, folder: Path, settings: Mapping[str, Any]) -> None:
-        wandb = _needs("wandb", extra="wandb")
+    def __init__(self, project: str, folder: Path) -> None:
+        wandb = _needs("wandb")
         self._run = wandb.init(
             project=project,
             name=folder.name,
             id=_own_id(folder),
             resume="allow",
             dir=str(folder),
-            config=dict(settings),
+            config=_settings(folder),
             mode=os.environ.get("WANDB_MODE", "offline"),
         )
         self._stages: set[str] = set()
@@ -132,13 +142,13 @@ class WeightsAndBiases:
 class Trackio:
     """A trackio run named after the run folder, on this machine's disk; `trackio show` opens its page."""
 
-    def __init__(self, project: str, folder: Path, settings: Mapping[str, Any]) -> None:
-        trackio = _needs("trackio", extra="trackio")
+    def __init__(self, project: str, folder: Path) -> None:
+        trackio = _needs("trackio")
         with contextlib.redirect_stdout(io.StringIO()):  # it greets at length
             self._run = trackio.init(
                 project=project,
                 name=f"{folder.name}-{_own_id(folder)}",
-                config=dict(settings),
+                config=_settings(folder),
                 resume="allow",
                 embed=False,
                 auto_log_gpu=False,
@@ -155,21 +165,26 @@ class Trackio:
             self._run.finish()
 
 
-_KINDS: dict[str, Callable[[str, Path, Mapping[str, Any]], Tracker]] = {
+_KINDS: dict[str, Callable[[str, Path], Tracker]] = {
     "tensorboard": TensorBoard,
     "wandb": WeightsAndBiases,
     "trackio": Trackio,
 }
 
 
-def _needs(package: str, *, extra: str) -> Any:
+def _needs(package: str) -> Any:
     try:
         return importlib.import_module(package)
     except ImportError as error:
         raise RecipeError(
-            f"tracking.to: {extra} needs a package that is not installed ({error}); "
-            f"install it with `pip install 'plaudit[{extra}]'`"
+            f"tracking.to: {package} cannot be imported ({error}); install it with `pip install 'plaudit[{package}]'`"
         ) from error
+
+
+def _settings(folder: Path) -> dict[str, Any]:
+    path = folder / "config.yaml"
+    settings: dict[str, Any] = yaml.safe_load(path.read_text(encoding="utf-8")) if path.exists() else {}
+    return settings
 
 
 def _full(stage: str, name: str) -> str:
