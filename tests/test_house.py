@@ -195,7 +195,7 @@ def test_tests_mirror_the_package():
     folders = {path.relative_to(TESTS).parts[0] for path in TESTS.glob("*/test_*.py")}
     assert {folder for folder in folders if not (PACKAGE / folder).is_dir()} == set()
     alone = {path.stem.removeprefix("test_") for path in TESTS.glob("test_*.py")} - {"house"}
-    assert {name for name in alone if not (PACKAGE / f"{name}.py").is_file()} == set()
+    assert alone - {name.rpartition(".")[2] for name in MODULES} == set()
 
 
 @pytest.mark.parametrize("room", sorted({name.partition(".")[0] for name in MODULES} - {"", "errors", "testing"}))
@@ -244,6 +244,24 @@ def test_the_recipes_of_the_readme_load():
 @pytest.mark.parametrize("path", sorted((ROOT / "examples").glob("*.yaml")), ids=lambda path: path.name)
 def test_the_examples_load(path):
     load_recipe(path)
+
+
+def test_the_python_of_the_readme_imports_what_is_offered():
+    code = "\n".join(blocks("README.md", "python"))
+    taken = [node for node in ast.walk(ast.parse(code)) if isinstance(node, ast.ImportFrom)]
+    ours = [node for node in taken if (node.module or "").startswith("plaudit.")]
+    assert ours
+    for node in ours:
+        offers = exported(MODULES[(node.module or "").removeprefix("plaudit.")].read_text(encoding="utf-8"))
+        assert {alias.name for alias in node.names} <= offers
+
+
+def exported(source: str) -> set[str]:
+    """The names in a module's `__all__`."""
+    values = [
+        node.value for node in ast.parse(source).body if "__all__" in assigned(node) and isinstance(node, ast.Assign)
+    ]
+    return {name for value in values for name in ast.literal_eval(value)}
 
 
 def test_the_commands_of_the_readme_exist():
