@@ -70,6 +70,23 @@ def test_a_report_by_hand(write: Write):
         assert words in page
 
 
+def test_ties_and_equal_answers_of_many(write: Write):
+    def judged(answers: list[str], verdict: dict[str, Any]) -> dict[str, Any]:
+        return {"prompt": {"text": "p"}, "answers": answers, "verdict": verdict}
+
+    report = check_file(
+        write(
+            [
+                judged(["a", "b", "c"], {"kind": "choice", "best": 0}),  # says nothing about b and c: no tie
+                judged(["a", "b", "a"], {"kind": "ranking", "ranks": [1, 2, 1]}),  # equal answers, equal rank
+                judged(["a", "b", "a"], {"kind": "ranking", "ranks": [1, 2, 3]}),  # equal answers, one preferred
+            ]
+        )
+    )
+    assert report.ok
+    assert (report.ties, report.same_answers, report.verdicts) == (1, 1, {"ranking": 2, "choice": 1})
+
+
 def test_demonstrations_prompts_and_documents(write: Write):
     chat = {"messages": [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello"}]}
     report = check_file(write([chat, chat]))

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import gzip
 import json
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -198,3 +200,20 @@ def test_a_named_dataset(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(datasets, "load_dataset", load_dataset)
     assert list(read_rows("someone/texts", split="test"))[1] == Row("someone/texts[test] row 2", ROWS[1])
     assert asked == [("someone/texts", "test")]
+
+
+@pytest.mark.parametrize(("name", "package"), [("a.parquet", "pyarrow"), ("folder", "datasets")])
+def test_a_missing_package_says_what_to_install(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, package: str
+):
+    monkeypatch.setitem(sys.modules, package, None)
+    (tmp_path / "a.parquet").touch()
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(RecordError, match=rf"needs the package {package}: pip install 'plaudit\[data\]'"):
+        list(read_rows(tmp_path / name))
+
+
+def test_reading_loads_nothing_heavy():
+    heavy = "{'torch', 'transformers', 'datasets', 'pyarrow', 'pandas', 'numpy', 'rich'}"
+    code = f"import plaudit.reading.check, sys; print(sorted({heavy} & set(sys.modules)))"
+    assert subprocess.check_output([sys.executable, "-c", code], text=True) == "[]\n"

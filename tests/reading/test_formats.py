@@ -68,6 +68,8 @@ CASES: list[tuple[str, dict[str, Any], list[AnyRecord]]] = [
     ("hh",
      {"chosen": "Human: Hi\n\nAssistant: a\n\nAssistant: b", "rejected": "Human: Hi\n\nAssistant: a\n\nAssistant: c"},
      [pair(chat("Hi"), "a\n\nAssistant: b", "a\n\nAssistant: c")]),
+    ("hh", {"chosen": HH.removesuffix("\n\nAssistant:"), "rejected": f"{HH} No."},  # nobody answers the second turn
+     [pair(chat("Hi"), "Yes?\n\nHuman: Why?", "Yes?\n\nHuman: Why?\n\nAssistant: No.")]),
     ("sharegpt-preference",
      {"system": "S", "conversations": [{"from": "human", "value": "Hi"}], "chosen": {"from": "gpt", "value": "a"},
       "rejected": {"from": "gpt", "value": "b"}},
@@ -161,6 +163,7 @@ def test_our_own_records_are_recognised(record: AnyRecord):
             r"^annotator1: .*0, 1, 2 \(found 3",
         ),
         ({"input": "i", "output_1": "a", "output_2": "b", "label": 0}, r"^label: needs one of 1, 2 \(found 0\)"),
+        ({"input": "i", "output_1": "a", "output_2": "b", "label": True}, r"^label: needs one of 1, 2 \(found true\)"),
         ({"prompt": "p", "chosen": "a", "rejected": 5}, r"^rejected: needs a text \(found 5\)"),
         ({"prompt": 5, "chosen": "a", "rejected": "b"}, r"^prompt: needs a text \(found 5\)"),
         ({"chosen": "abc", "rejected": "xyz"}, "^rejected: shares no beginning with chosen"),

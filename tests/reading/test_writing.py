@@ -56,10 +56,9 @@ def test_reading_back_gives_equal_records(
 def test_one_record_a_line_for_people_to_read(tmp_path: Path):
     write_jsonl(tmp_path / "a.jsonl", [Document(text="书\n"), Document(text="b")])
     assert (tmp_path / "a.jsonl").read_text(encoding="utf-8") == '{"text": "书\\n"}\n{"text": "b"}\n'
-    for name in ("b.jsonl.gz", "c.jsonl.gz"):
-        write_jsonl(tmp_path / name, [Document(text="b")])
+    write_jsonl(tmp_path / "b.jsonl.gz", [Document(text="b")])
     assert gzip.decompress((tmp_path / "b.jsonl.gz").read_bytes()) == b'{"text": "b"}\n'
-    assert (tmp_path / "b.jsonl.gz").read_bytes() == (tmp_path / "c.jsonl.gz").read_bytes()
+    assert (tmp_path / "b.jsonl.gz").read_bytes()[4:8] == bytes(4)  # no time inside: same records, same bytes
 
 
 def test_a_failure_leaves_the_old_file_and_nothing_beside_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

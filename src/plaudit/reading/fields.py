@@ -84,7 +84,7 @@ class Fields:
         """One of these whole numbers, or a text that spells it."""
         value = self[name]
         allowed = {str(choice): choice for choice in choices}
-        if isinstance(value, bool) or not isinstance(value, int | str) or str(value) not in allowed:
+        if not isinstance(value, int | str) or str(value) not in allowed:  # str(True) is none
             raise RecordError(f"{name}: needs one of {', '.join(allowed)} ({_found(value)})")
         return allowed[str(value)]
 
