@@ -113,6 +113,13 @@ def test_all_bad_rows_of_all_sources_at_once(write: Write):
     assert lines[-1] == "  ... and 12 more"
 
 
+def test_a_bad_field_goes_by_the_name_in_the_file(write: Write):
+    path = write("a.jsonl", [{"q": "Hi", "rating": {"all": "five"}, "a": "Hello"}])
+    columns = {"prompt": "q", "answer": "a", "score": "rating.all"}
+    with pytest.raises(RecordError, match=r"a\.jsonl:1: rating\.all: needs a finite number \(found \"five\"\)"):
+        load([Source(path=str(path), columns=columns)], "judgements", seed=0)
+
+
 def test_a_bad_line_stays_in_its_place_among_bad_rows(write: Write):
     path = write("a.jsonl", [{"text": ""}, {"text": "b"}, {"text": "c"}])
     path.write_text(path.read_text() + '{"text"\n{"text": 5}\n')

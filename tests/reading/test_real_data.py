@@ -89,7 +89,7 @@ def test_a_table_with_fields_over_lines_and_one_empty(shared: Path):
     report = check_file(shared / "sentiment/chnsenticorp_hotel_zh.csv.gz", columns={"text": "review"})
     assert (report.format, report.rows, report.records) == ("labelled-text", 7766, 7765)
     assert [str(problem).rsplit("/", 1)[1] for problem in report.problems] == [
-        "chnsenticorp_hotel_zh.csv.gz:6376: text: is empty"
+        "chnsenticorp_hotel_zh.csv.gz:6376: review: is empty"
     ]
 
 

@@ -6,6 +6,7 @@ import difflib
 import hashlib
 import itertools
 import random
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -136,14 +137,20 @@ def read_source(
         try:
             made = [_as_wanted(record, kind, source, split_text) for record in chosen.read(field)]
         except ValidationError as error:
-            problems.append(Problem(row.place, describe(error)))
+            problems.append(Problem(row.place, _in_your_words(describe(error), source)))
         except RecordError as error:
-            problems.append(Problem(row.place, str(error)))
+            problems.append(Problem(row.place, _in_your_words(str(error), source)))
         else:
             records += [(row.place, record) for record in made if record is not None]
     order = {item.place: number for number, item in enumerate(items)}
     problems.sort(key=lambda problem: order[problem.place])
     return Reading(format=chosen.name, rows=total, records=tuple(records), problems=tuple(problems))
+
+
+def _in_your_words(problem: str, source: Source) -> str:
+    """The problem with the column named as it is in the file."""
+    known = re.split(r"[.:]", problem, maxsplit=1)[0]
+    return source.columns.get(known, known) + problem.removeprefix(known)
 
 
 def _check_settings(source: Source, kind: Kind | None, split_text: SplitText | None) -> None:
