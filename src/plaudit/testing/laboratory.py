@@ -121,7 +121,7 @@ class Laboratory:
 
     def answer_logp(self, logp_PSV: Tensor) -> Tensor:
         """[P, A] log-probability of every answer; gradient flows into `logp_PSV`."""
-        return logp_PSV[:, self.state_AT, self.token_AT].masked_fill(~self.mask_AT, 0.0).sum(-1)
+        return self._answer_logp(logp_PSV).sum(-1)
 
     def objective(self, logp_PSV: Tensor) -> Tensor:
         """[P] E[r] - beta KL(pi || ref) for each prompt; gradient flows into `logp_PSV`."""
@@ -147,20 +147,23 @@ class Laboratory:
 
     def share(self, logp_PSV: Tensor) -> float:
         """How much of the way from the reference (0) to the optimum (1) a policy has gone, by J over all prompts."""
-        at, start, end = (
-            float(x_P.sum()) for x_P in (self.objective(logp_PSV), self.objective(self.ref_PSV), self.optimal_value())
-        )
-        return (at - start) / (end - start)
+        start = self.objective(self.ref_PSV).sum()
+        return float((self.objective(logp_PSV.detach()).sum() - start) / (self.optimal_value().sum() - start))
 
     def values(self, logp_PSV: Tensor) -> Tensor:
         """[P, S] what is still to be earned after each prefix on average, the cost of KL taken off."""
-        logp_PAT = logp_PSV.detach()[:, self.state_AT, self.token_AT]
-        kl_PAT = (logp_PAT - self.ref_PSV[:, self.state_AT, self.token_AT]).masked_fill(~self.mask_AT, 0.0)
+        kl_PAT = self._answer_logp(logp_PSV.detach()) - self._answer_logp(self.ref_PSV)
         to_go_PAT = self.reward_PA.unsqueeze(-1) - self.beta * kl_PAT.flip(-1).cumsum(-1).flip(-1)
         weight_PAT = self.answer_logp(logp_PSV.detach()).exp().unsqueeze(-1) * self.mask_AT
         states = self.ref_PSV.shape[1]
         earned_PS = _gathered(weight_PAT * to_go_PAT, self.state_AT, states)
         return earned_PS / _gathered(weight_PAT, self.state_AT, states)
+
+    def _answer_logp(self, logp_PSV: Tensor) -> Tensor:
+        """[P, A, T] of each token of each answer, 0 on padding."""
+        place_AT = self.state_AT * logp_PSV.shape[-1] + self.token_AT
+        logp_PAT = logp_PSV.flatten(1).index_select(1, place_AT.flatten()).unflatten(1, place_AT.shape)
+        return logp_PAT.masked_fill(~self.mask_AT, 0.0)
 
     def sample(self, logp_PSV: Tensor, group: int, generator: torch.Generator) -> Tensor:
         """[P, G] answers drawn for each prompt."""
@@ -175,8 +178,8 @@ class Laboratory:
     def _draws(self, logp_PSV: Tensor, prompt_B: Tensor, answer_B: Tensor, group_B: Tensor) -> Draws:
         state_BT, mask_BT = self.state_AT[answer_B], self.mask_AT[answer_B]
         token_BT1 = self.token_AT[answer_B].unsqueeze(-1)
-        logp_BTV = logp_PSV[prompt_B.unsqueeze(-1), state_BT]
-        ref_logp_BTV = self.ref_PSV[prompt_B.unsqueeze(-1), state_BT]
+        place_BT = prompt_B.unsqueeze(-1) * self.ref_PSV.shape[1] + state_BT
+        logp_BTV, ref_logp_BTV = _rows(logp_PSV, place_BT), _rows(self.ref_PSV, place_BT)
         return Draws(
             prompt_B=prompt_B,
             answer_B=answer_B,
@@ -189,6 +192,11 @@ class Laboratory:
             ref_logp_BT=ref_logp_BTV.gather(-1, token_BT1).squeeze(-1).masked_fill(~mask_BT, 0.0),
             reward_B=self.reward_PA[prompt_B, answer_B],
         )
+
+
+def _rows(x_PSV: Tensor, place_BT: Tensor) -> Tensor:
+    """[B, T, V] the rows at places that count prompts and prefixes in one."""
+    return x_PSV.flatten(0, 1).index_select(0, place_BT.flatten()).unflatten(0, place_BT.shape)
 
 
 def _gathered(x_PAT: Tensor, place_AT: Tensor, places: int) -> Tensor:
@@ -330,7 +338,7 @@ def _generator(seed: int) -> torch.Generator:
 
 def imitate(policy: nn.Module, logp_PSV: Tensor, *, steps: int = 300, learning_rate: float = 1e-2) -> None:
     """Bring a policy to another one: supervised fine-tuning without sampling noise, equally after every prefix."""
-    optimiser = torch.optim.Adam(policy.parameters(), lr=learning_rate)
+    optimiser = torch.optim.Adam(policy.parameters(), lr=learning_rate, fused=True)
     schedule = torch.optim.lr_scheduler.LinearLR(optimiser, 1.0, 0.0, total_iters=steps)
     for _ in range(steps):
         loss = (logp_PSV.exp() * (logp_PSV - policy())).sum(-1).mean()
