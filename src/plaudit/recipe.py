@@ -35,6 +35,7 @@ __all__ = [
     "Source",
     "Text",
     "Tracking",
+    "World",
     "load_recipe",
     "override",
     "recipe_from",
@@ -69,6 +70,21 @@ class Source(Section):
     """For raw text: its first tokens become the prompt and the rest the reference."""
     end: str | None = None
     """For raw text: what to cut from the end of every text, such as a delimiter."""
+
+
+class World(Section):
+    """A built-in task: its texts, prompts, demonstrations, annotators and hidden taste."""
+
+    name: Literal["reviews"] = "reviews"
+    """Which one: `reviews` are book reviews in English and Chinese."""
+    documents: int = Field(default=12000, ge=1)
+    """Texts to learn the language from."""
+    demonstrations: int = Field(default=800, ge=1)
+    """Prompts with answers to start from."""
+    prompts: int = Field(default=4000, ge=1)
+    """Prompts to tune on; the first of them are those whose answers are ranked."""
+    held_out: int = Field(default=400, ge=1)
+    """Prompts for evaluation, about books that occur nowhere else."""
 
 
 class Data(Section):
@@ -106,6 +122,8 @@ class Model(Section):
     """Folder or name of the tokenizer, where it is not beside the model."""
     adapter: Adapter | None = None
     """LoRA settings; nothing trains the whole model."""
+    random: bool = False
+    """Draw the weights anew, for a model of this shape."""
     checkpointing: bool = False
     """Recompute activations in the backward pass: less memory, about a third more time."""
 
@@ -296,8 +314,7 @@ class Recipe(Section):
     """Optimiser steps, or rounds of the policy, between two checkpoints."""
     micro_tokens: int = Field(default=8192, ge=64)
     """Tokens in one forward pass; a minibatch is split to fit, with the same result."""
-    world: Literal["reviews"] | None = None
-    """The built-in world: gives texts, prompts, demonstrations, annotators and a hidden taste."""
+    world: World | None = None
     model: Model = Model()
     text: Text = Text()
     data: Data = Data()

@@ -26,6 +26,7 @@ __all__ = [
     "Machine",
     "adapted",
     "choose_machine",
+    "context_of",
     "load_language",
     "load_reward",
     "load_tokenizer",
@@ -108,14 +109,20 @@ def load_tokenizer(path: str) -> Any:
     return tokenizer
 
 
-def load_language(path: str, machine: Machine, *, checkpointing: bool = False) -> Any:
-    """A causal language model in fp32, dropout off, from a folder or by name.
+def load_language(
+    path: str, machine: Machine, *, checkpointing: bool = False, random: bool = False, seed: int = 0
+) -> Any:
+    """A causal language model in fp32, dropout off, from a folder or by name; `random` takes only its shape.
 
     Raises:
         ModelError: there is none.
     """
-    with _loading(path):
-        model = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32)
+    with _loading(path), torch.random.fork_rng():
+        torch.manual_seed(seed)
+        if random:
+            model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(path), dtype=torch.float32)
+        else:
+            model = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32)
     return _ready(model, machine, checkpointing)
 
 
@@ -160,8 +167,15 @@ def new_reward(path: str, machine: Machine, *, seed: int, random: bool = False, 
     return _ready(model, machine, checkpointing)
 
 
-def adapted(model: Any, adapter: Adapter | None, *, seed: int, reward: bool = False) -> Any:
-    """The model under LoRA; a reward model's head is trained and saved with it."""
+def adapted(model: Any, adapter: Adapter | None, *, seed: int, task: str = "CAUSAL_LM") -> Any:
+    """The model under LoRA, or as it is where there are no settings for one.
+
+    Args:
+        model: a Transformers model.
+        adapter: LoRA's settings.
+        seed: of the small matrices.
+        task: `CAUSAL_LM`, `SEQ_CLS` (the head is trained and saved too) or `FEATURE_EXTRACTION`.
+    """
     if adapter is None:
         return model
     targets = adapter.targets if isinstance(adapter.targets, str) else list(adapter.targets)
@@ -170,8 +184,8 @@ def adapted(model: Any, adapter: Adapter | None, *, seed: int, reward: bool = Fa
         lora_alpha=adapter.alpha,
         lora_dropout=0.0,
         target_modules=targets,
-        modules_to_save=["score"] if reward else None,
-        task_type=TaskType.SEQ_CLS if reward else TaskType.CAUSAL_LM,
+        modules_to_save=["score"] if task == "SEQ_CLS" else None,
+        task_type=TaskType(task),
     )
     with torch.random.fork_rng():
         torch.manual_seed(seed)
@@ -196,6 +210,12 @@ def save_model(model: Any, folder: Path, tokenizer: Any, **config: float) -> Non
         path.write_text(json.dumps({**json.loads(path.read_text("utf-8")), **config}, indent=2), encoding="utf-8")
     shutil.rmtree(folder, ignore_errors=True)
     aside.rename(folder)
+
+
+def context_of(model: Any) -> int | None:
+    """Tokens that a model reads at most, or None if its config sets no limit."""
+    limit = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+    return int(limit) if limit else None
 
 
 def _ready(model: Any, machine: Machine, checkpointing: bool) -> Any:

@@ -12,7 +12,7 @@ import math
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any
 from xml.etree import ElementTree
@@ -21,6 +21,7 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_svg import FigureCanvasSVG
+from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
 from matplotlib.ticker import Formatter, MaxNLocator, PercentFormatter
 
@@ -110,14 +111,14 @@ def draw_curve(id: str, curve: Curve) -> Picture:
 
 def draw_distance(id: str, curve: Curve, steps: Sequence[float]) -> Picture:
     """Reward against distance, one dot a step, early ones pale; `steps` are for the tooltips."""
-    line = thin(curve.lines[0])
-    stride = math.ceil(len(curve.lines[0].x) / max(1, len(line.x)))
-    labels = [count(step) for step in steps[stride - 1 :: stride]] if stride > 1 else [count(step) for step in steps]
+    line = curve.lines[0]
+    far, good = thin(replace(line, x=tuple(steps), y=line.x), 160), thin(replace(line, x=tuple(steps)), 160)
+    line, labels = replace(line, x=far.y, y=good.y), [count(step) for step in far.x]
     with _axes() as (figure, axes):
         axes.plot(line.x, line.y, color=_COLOUR[line.colour], linewidth=1, alpha=0.25)
         shades = np.linspace(0.22, 1.0, len(line.x))
-        for x, y, shade in zip(line.x, line.y, shades, strict=True):
-            axes.plot([x], [y], "o", color=_COLOUR[line.colour], markersize=5, alpha=float(shade), markeredgewidth=0)
+        colours = [to_rgba(_COLOUR[line.colour], float(shade)) for shade in shades]
+        axes.scatter(line.x, line.y, s=25, c=colours, linewidths=0)
         axes.xaxis.set_major_locator(MaxNLocator(5))
         _label(axes, "axis.distance")
         return _finish(id, figure, axes, [_hover(line)], line.x, labels=labels, nearest="xy")
@@ -208,18 +209,21 @@ def _label(axes: Axes, word: str) -> None:
 class _Ticks(Formatter):
     """Numbers along an axis, all with the decimals that their distance asks for."""
 
+    def format_ticks(self, values: Sequence[float]) -> list[str]:
+        """The texts of all numbers of an axis."""
+        gap = min((high - low for low, high in pairwise(sorted(values))), default=0) or 1.0
+        largest = max((abs(value) for value in values), default=0)
+        if largest >= 1e7 or largest < 1e-3:
+            texts = [f"{value:.6g}" if abs(value) > gap / 1e6 else "0" for value in values]
+        elif largest >= 10_000:
+            texts = [f"{value / 1000:,.{_decimals(gap / 1000)}f}k" for value in values]
+        else:
+            texts = [f"{value:.{_decimals(gap)}f}" for value in values]
+        return [text.replace("-", "\N{MINUS SIGN}") for text in texts]
+
     def __call__(self, value: float, pos: int | None = None) -> str:
         """The text of one number."""
-        locs = sorted(float(loc) for loc in self.locs)
-        gap = min((high - low for low, high in pairwise(locs)), default=abs(value)) or 1.0
-        largest = max((abs(loc) for loc in locs), default=abs(value))
-        if largest >= 1e7 or largest < 1e-3:
-            text = f"{value:.6g}" if abs(value) > gap / 1e6 else "0"
-        elif largest >= 10_000:
-            text = f"{value / 1000:,.{_decimals(gap / 1000)}f}k"
-        else:
-            text = f"{value:.{_decimals(gap)}f}"
-        return text.replace("-", "\N{MINUS SIGN}")
+        return self.format_ticks([value])[0]
 
 
 def _decimals(gap: float) -> int:
@@ -228,8 +232,8 @@ def _decimals(gap: float) -> int:
 
 
 def _moving_average(y: tuple[float, ...]) -> tuple[float, ...]:
-    """Centred mean over about a twelfth of the line, less at its ends; a line under 36 points stays as it is."""
-    half = len(y) // 24 if len(y) >= 36 else 0
+    """Centred mean over up to 17 points, fewer at the ends; a line under 36 points stays as it is."""
+    half = min(8, len(y) // 24) if len(y) >= 36 else 0
     if half == 0:
         return y
     sums = np.cumsum([0.0, *y])

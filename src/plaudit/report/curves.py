@@ -14,7 +14,7 @@ from plaudit.report.folder import Row, numbers
 
 __all__ = ["STAGES", "Curve", "Line", "StageCurves", "against_distance", "curves", "stage_word", "thin"]
 
-STAGES = ("language", "sft", "collect", "reward", "policy", "evaluation")
+STAGES = ("language", "sft", "collect", "reward", "policy", "evaluate")
 """The stages in the order in which they run."""
 
 _POINTS = 400
@@ -51,6 +51,7 @@ class StageCurves:
 
     stage: str
     steps: int
+    """Steps done, up to the last that was logged."""
     main: tuple[Curve, ...]
     rest: tuple[Curve, ...]
 
@@ -82,6 +83,7 @@ _KNOWN = (
     _Known("m.accuracy", ("accuracy",), ("held_out_accuracy", "accuracy_held_out"), "blue"),
     _Known("m.margin", ("margin",), colour="teal"),
     _Known("m.value_loss", ("value_loss", "critic_loss"), colour="orange"),
+    _Known("m.kl_to_old", ("kl_to_old",), colour="purple"),
 )
 
 _NOT_CURVES = frozenset({"step"})
@@ -90,8 +92,6 @@ _BESIDE_COLOUR = "orange"
 
 def stage_word(stage: str) -> str:
     """Key of a stage's name for people, or nothing where there is none."""
-    alias = {"evaluate": "evaluation", "language_model": "language", "judgements": "collect"}
-    stage = alias.get(stage, stage)
     return f"stage.{stage}" if stage in STAGES else ""
 
 
@@ -110,7 +110,7 @@ def _of_stage(stage: str, rows: Sequence[Row], kl_target: float | None) -> Stage
     names = [name for name in dict.fromkeys(name for row in values for name in row) if name not in _NOT_CURVES]
     base: dict[str, str] = {}
     for name in sorted(names, key=lambda name: not name.startswith(f"{stage}/")):
-        base.setdefault(name.rpartition("/")[2], name)
+        base.setdefault(name.partition("/")[2] or name, name)
     left = dict.fromkeys(names)
     main = []
     for known in _KNOWN:
@@ -133,7 +133,8 @@ def _of_stage(stage: str, rows: Sequence[Row], kl_target: float | None) -> Stage
         guide = kl_target if known.word == "m.kl" else None
         main.append(Curve(word=known.word, lines=lines, guide=guide))
     rest = tuple(_unknown(stage, name, values) for name in left)
-    return StageCurves(stage=stage, steps=int(values[-1].get("step", 0)), main=tuple(main), rest=rest)
+    done = int(values[-1]["step"]) + (values[0]["step"] == 0)
+    return StageCurves(stage=stage, steps=done, main=tuple(main), rest=rest)
 
 
 def _unknown(stage: str, name: str, values: Sequence[dict[str, float]]) -> Curve:

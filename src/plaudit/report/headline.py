@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from plaudit.report.curves import STAGES, StageCurves, stage_word
-from plaudit.report.folder import RunFolder, number
+from plaudit.report.folder import Row, RunFolder, number
 from plaudit.report.lineage import Made
-from plaudit.report.numerals import count, duration, memory, percent, short, signed
+from plaudit.report.numerals import count, duration, grade, memory, percent, short, signed
 from plaudit.report.view import Label, Rate, flat, name_of_stage, pair
 from plaudit.report.words import Say
 
@@ -57,36 +57,37 @@ class Headline:
     prompts: Say | None
     rates: tuple[Rate, ...]
     tiles: tuple[Tile, ...]
+    columns: int
+    """Tiles side by side on a wide screen, so that the last row is as full as can be."""
     cost: tuple[Say, ...]
     shares: tuple[Share, ...]
     others: tuple[tuple[str, str], ...]
 
 
+_ITSELF = "_win_rate_of_before_against_itself"
 _TOLD = frozenset(
-    f"{name}{ending}"
-    for name in ("gold_win_rate", "reward_win_rate", "reward_accuracy")
-    for ending in ("", "_interval")
-) | {
-    "kl_nats",
-    "gold_gain_sd",
-    "reward_gain_sd",
-    "distinct_2_before",
-    "distinct_2_after",
-    "parse_share_before",
-    "parse_share_after",
-    "seconds_by_stage",
-    "peak_memory_mb",
-}
+    {"kl_nats", "prompts", "peak_memory_mb", "seconds_by_stage", "reward_accuracy", "reward_accuracy_interval"}
+    | {
+        f"{name}{end}"
+        for name in ("gold", "reward")
+        for end in ("_win_rate", "_win_rate_interval", "_gain_sd", _ITSELF)
+    }
+    | {
+        f"{name}_{side}"
+        for name in ("gold", "reward", "distinct_2", "parse_share", "answer_tokens", "bleu")
+        for side in ("before", "after")
+    }
+)
+"""Names of the summary that the first screen shows in words; the others stand in a table."""
 
 
 def headline(folder: RunFolder, stages: Sequence[StageCurves], made: Sequence[Made]) -> Headline:
     """What a reader must know first; a run without a summary shows its latest numbers instead."""
     summary = folder.summary
     judge = next((name for name in ("gold", "reward") if number(summary.get(f"{name}_win_rate")) is not None), None)
-    rates = _rates(folder)
+    prompts = number(summary.get("prompts")) or len(folder.evaluation)
+    tiles = _tiles(folder) or _latest(stages)
     shares = _shares(summary.get("seconds_by_stage"))
-    itself = _itself(folder)
-    told = _TOLD | {f"{itself}", f"{itself}_interval"}
     return Headline(
         done=bool(summary),
         facts=_facts(folder),
@@ -94,12 +95,13 @@ def headline(folder: RunFolder, stages: Sequence[StageCurves], made: Sequence[Ma
         verdict=_verdict(folder, judge),
         about=Say(f"verdict.{judge}.about") if judge else Say("verdict.open.about"),
         rate=percent(float(summary[f"{judge}_win_rate"])) if judge else "",
-        prompts=Say("prompts", {"n": count(len(folder.evaluation))}) if folder.evaluation else None,
-        rates=rates,
-        tiles=_tiles(folder) or _latest(stages),
+        prompts=Say("prompts", {"n": count(prompts)}) if prompts else None,
+        rates=_rates(folder, judge),
+        tiles=tiles,
+        columns=min((4, 3, 5), key=lambda columns: -len(tiles) % columns) if len(tiles) > 5 else max(1, len(tiles)),
         cost=_cost(shares, number(summary.get("peak_memory_mb"))),
         shares=_as_shares(shares),
-        others=flat({name: value for name, value in summary.items() if name not in told}),
+        others=flat({name: value for name, value in summary.items() if name not in _TOLD}),
     )
 
 
@@ -119,10 +121,11 @@ def _pipeline(folder: RunFolder, stages: Sequence[StageCurves], made: Sequence[M
     logged = {stage.stage: stage.steps for stage in stages}
     finished = {line.stage for line in made}
     if folder.evaluation:
-        logged.setdefault("evaluation", 0)
+        logged.setdefault("evaluate", 0)
     if folder.recipe:
         planned = [stage for stage in STAGES if isinstance(folder.recipe.get(stage), dict)]
-        wanted = [*planned, "evaluation"] if "policy" in planned else planned
+        evaluated = "policy" in planned or "evaluate" in logged or "evaluate" in finished
+        wanted = [stage for stage in planned if stage != "evaluate"] + (["evaluate"] if evaluated else [])
     else:
         wanted = [stage for stage in STAGES if stage in logged or stage in finished]
     reached = max((index for index, stage in enumerate(wanted) if stage in logged or stage in finished), default=-1)
@@ -159,65 +162,75 @@ def _verdict(folder: RunFolder, judge: str | None) -> Say:
     return Say(f"verdict.{judge}.{ending}")
 
 
-def _itself(folder: RunFolder) -> str | None:
-    """Name of the win rate of the supervised model against another sample of itself."""
-    names = ("self_win_rate", "gold_win_rate_itself", "gold_self_win_rate", "gold_win_rate_self")
-    return next((name for name in names if number(folder.summary.get(name)) is not None), None)
-
-
-def _rates(folder: RunFolder) -> tuple[Rate, ...]:
-    itself = _itself(folder)
-    wanted: list[tuple[str, str | None, str]] = [
+def _rates(folder: RunFolder, judge: str | None) -> tuple[Rate, ...]:
+    wanted = (
         ("rate.gold", "gold_win_rate", "blue"),
-        ("rate.reward", "reward_win_rate", "teal"),
-        ("rate.itself", itself, "slate"),
-    ]
+        ("rate.reward", "reward_win_rate", "blue" if judge == "reward" else "teal"),
+        ("rate.itself", f"{judge}{_ITSELF}", "slate"),
+    )
     found = []
     for word, name, colour in wanted:
-        at = number(folder.summary.get(name)) if name else None
+        at = number(folder.summary.get(name))
         if at is not None:
             low, high = pair(folder.summary.get(f"{name}_interval"))
-            about = Say("rate.itself.about") if name == itself else None
+            about = Say("rate.itself.about") if word == "rate.itself" else None
             found.append(Rate(label=Say(word), colour=colour, at=at, low=low, high=high, about=about))
     return tuple(found)
 
 
 def _tiles(folder: RunFolder) -> tuple[Tile, ...]:
+    """One tile for each number of the summary that has words, in the order in which they are read."""
     summary = folder.summary
-    found = []
+    return (
+        *_gain(summary, "gold"),
+        *_gain(summary, "reward"),
+        *_distance(summary),
+        *_two_sides(summary, "distinct_2", "tile.distinct", short, kept=True),
+        *_two_sides(summary, "parse_share", "tile.parse", percent, kept=True),
+        *_two_sides(summary, "answer_tokens", "tile.length", short),
+        *_two_sides(summary, "bleu", "tile.bleu", short),
+        *_accuracy(folder),
+    )
 
-    def tile(word: str, text: str, unit: str = "", detail: tuple[Say, ...] = ()) -> None:
-        about = Say(f"{word}.about")
-        found.append(Tile(label=Say(word), value=text, about=about, unit=Say(unit) if unit else None, detail=detail))
 
-    def before_and_after(name: str, word: str, show: str) -> None:
-        before, after = number(summary.get(f"{name}_before")), number(summary.get(f"{name}_after"))
-        write = percent if show == "percent" else short
-        if after is None:
-            return
-        detail = [] if before is None else [Say("was", {"value": write(before)})]
-        if before:
-            detail.append(Say("kept", {"value": percent(after / before)}))
-        tile(word, write(after), detail=tuple(detail))
+def _gain(summary: Row, name: str) -> Iterator[Tile]:
+    value, before, after = (number(summary.get(f"{name}_{end}")) for end in ("gain_sd", "before", "after"))
+    if value is not None:
+        detail: tuple[Say, ...] = ()
+        if before is not None and after is not None:
+            detail = (Say("from", {"before": grade(before), "after": grade(after)}),)
+        yield _tile(f"tile.{name}_gain", signed(value), unit="unit.sd", detail=detail)
 
-    def plain(name: str, word: str, unit: str, sign: bool = False) -> None:
-        value = number(summary.get(name))
-        if value is not None:
-            tile(word, signed(value) if sign else short(value), unit)
 
-    plain("gold_gain_sd", "tile.gold_gain", "unit.sd", sign=True)
-    plain("reward_gain_sd", "tile.reward_gain", "unit.sd", sign=True)
-    plain("kl_nats", "tile.kl", "unit.nats")
-    before_and_after("distinct_2", "tile.distinct", "short")
-    before_and_after("parse_share", "tile.parse", "percent")
-    accuracy = number(summary.get("reward_accuracy"))
-    if accuracy is not None:
-        low, high = pair(summary.get("reward_accuracy_interval"))
-        if low is None or high is None:
-            low, high = pair(folder.reward_model.get("interval"))
-        interval = () if low is None or high is None else (_interval(low, high),)
-        tile("tile.accuracy", percent(accuracy), detail=interval)
-    return tuple(found)
+def _distance(summary: Row) -> Iterator[Tile]:
+    value = number(summary.get("kl_nats"))
+    if value is not None:
+        yield _tile("tile.kl", short(value), unit="unit.nats")
+
+
+def _two_sides(
+    summary: Row, name: str, word: str, write: Callable[[float], str], *, kept: bool = False
+) -> Iterator[Tile]:
+    before, after = number(summary.get(f"{name}_before")), number(summary.get(f"{name}_after"))
+    if after is None:
+        return
+    detail = [] if before is None else [Say("was", {"value": write(before)})]
+    if before and kept:
+        detail.append(Say("kept", {"value": percent(after / before)}))
+    yield _tile(word, write(after), detail=tuple(detail))
+
+
+def _accuracy(folder: RunFolder) -> Iterator[Tile]:
+    value = number(folder.summary.get("reward_accuracy"))
+    if value is not None:
+        low, high = pair(folder.summary.get("reward_accuracy_interval") or folder.reward_model.get("interval"))
+        detail = () if low is None or high is None else (_interval(low, high),)
+        yield _tile("tile.accuracy", percent(value), detail=detail)
+
+
+def _tile(word: str, value: str, *, unit: str = "", detail: tuple[Say, ...] = ()) -> Tile:
+    about = Say(f"{word}.about")
+    return Tile(label=Say(word), value=value, about=about, unit=Say(unit) if unit else None, detail=detail)
 
 
 def _interval(low: float, high: float) -> Say:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,10 +12,11 @@ from plaudit.report.folder import Row, number
 
 __all__ = ["Box", "Graph", "Made", "layout", "read_lineage"]
 
-_BOX_WIDTH, _BOX_HEIGHT = 152, 44
-_GAP_X, _GAP_Y = 20, 34
+_BOX_WIDTH, _BOX_HEIGHT = 132, 44
+_GAP_X, _GAP_Y = 14, 34
 _LANE = 18  # width that a passing arrow needs
-_LETTERS = 20  # that fit into a box
+_INWARD = 0.4  # pull of every name to the middle of the picture, against 1 of a neighbour
+_LETTERS = 17  # that fit on one line of a box
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +34,8 @@ class Box:
     """An artifact's place in the picture; `outside` is what no stage of this run made."""
 
     name: str
-    label: str
+    lines: tuple[str, ...]
+    """The name in one or two lines that fit."""
     x: float
     y: float
     outside: bool
@@ -202,9 +205,8 @@ def _straighten(rows: Sequence[Sequence[str]], chains: Sequence[Sequence[str]]) 
     for turn in range(80):
         for row in rows if turn % 2 else rows[::-1]:
             wish = [
-                sum(centre[other] * weight for other, weight in pull[name]) / sum(weight for _, weight in pull[name])
-                if pull[name]
-                else centre[name]
+                sum(centre[other] * weight for other, weight in pull[name])
+                / (sum(weight for _, weight in pull[name]) + _INWARD)
                 for name in row
             ]
             centre.update(zip(row, _apart(row, wish), strict=True))
@@ -260,10 +262,24 @@ def _arrow(
     return "".join(path)
 
 
-def _fit(name: str) -> str:
-    """The name, its middle left out where it is too long for a box; a wide letter counts for two."""
-    wide = sum(2 if ord(letter) > 0x2E80 else 1 for letter in name)
-    if wide <= _LETTERS:
-        return name
-    half = (_LETTERS - 1) // 2 if wide == len(name) else (_LETTERS - 1) // 4
-    return f"{name[:half]}…{name[-half:]}"
+def _fit(name: str) -> tuple[str, ...]:
+    """The name in one line, or broken near its middle; the middle of a line that is still too long is left out."""
+    if _wide(name) <= _LETTERS:
+        return (name,)
+    breaks = [found.end() for found in re.finditer(r"[\s/_.:-]+", name) if found.end() < len(name)]
+    if not breaks:
+        return (_shorten(name),)
+    middle = min(breaks, key=lambda place: abs(place - len(name) / 2))
+    return _shorten(name[:middle].strip()), _shorten(name[middle:])
+
+
+def _wide(text: str) -> int:
+    """Letters of a text; those of Chinese, Japanese and Korean count for two."""
+    return sum(2 if ord(letter) > 0x2E80 else 1 for letter in text)
+
+
+def _shorten(text: str) -> str:
+    if _wide(text) <= _LETTERS:
+        return text
+    half = (_LETTERS - 1) // (2 if _wide(text) == len(text) else 4)
+    return f"{text[:half]}…{text[-half:]}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-__all__ = ["count", "duration", "memory", "percent", "short", "signed"]
+__all__ = ["count", "duration", "grade", "memory", "percent", "short", "signed"]
 
 _MINUS = "\N{MINUS SIGN}"
 _THIN = "\N{NARROW NO-BREAK SPACE}"
@@ -29,6 +29,11 @@ def short(value: float) -> str:
 def signed(value: float) -> str:
     """As `short`, with a plus sign where the number is above 0."""
     return f"+{short(value)}" if value > 0 else short(value)
+
+
+def grade(value: float) -> str:
+    """A reward or a taste: two decimals."""
+    return f"{value:.2f}".replace("-", _MINUS)
 
 
 def percent(share: float) -> str:

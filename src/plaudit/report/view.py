@@ -214,12 +214,24 @@ def reward_view(folder: RunFolder) -> RewardView | None:
         rates.append(Rate(label=Say("rm.longer"), colour="slate", at=longer, about=Say("rm.longer.about")))
         rates.append(Rate(label=Say("rm.shorter"), colour="slate", at=1 - longer))
     facts: list[tuple[Say, str, Say | None]] = []
+    judged = number(found.get("judgements"))
+    if judged is not None:
+        facts.append((Say("rm.judgements.about"), count(judged), None))
     pairs, error = number(found.get("pairs")), number(found.get("expected_calibration_error"))
     if pairs is not None:
         facts.append((Say("rm.pairs.about"), count(pairs), None))
     if error is not None:
         facts.append((Say("rm.ece"), short(error), Say("rm.ece.about")))
-    known = {"accuracy", "interval", "pairs", "longer_wins", "expected_calibration_error", "calibration", "by_k"}
+    known = {
+        "accuracy",
+        "interval",
+        "pairs",
+        "judgements",
+        "longer_wins",
+        "expected_calibration_error",
+        "calibration",
+        "by_k",
+    }
     return RewardView(
         rates=tuple(rates),
         facts=tuple(facts),

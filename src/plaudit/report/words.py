@@ -72,7 +72,7 @@ _PAGE: dict[str, tuple[str, str]] = {
     "stage.collect": ("Judgements", "收集评判"),
     "stage.reward": ("Reward model", "奖励模型"),
     "stage.policy": ("Policy", "策略"),
-    "stage.evaluation": ("Evaluation", "评测"),
+    "stage.evaluate": ("Evaluation", "评测"),
     "fact.seed": ("seed {value}", "种子 {value}"),
     "fact.world": ("built-in world: {value}", "内置世界：{value}"),
     "fact.model": ("model: {value}", "模型：{value}"),
@@ -80,14 +80,12 @@ _PAGE: dict[str, tuple[str, str]] = {
     "before": ("before", "调优前"),
     "after": ("after", "调优后"),
     "step": ("step", "步"),
-    "yes": ("yes", "是"),
-    "no": ("no", "否"),
 }
 
 _HEADLINE: dict[str, tuple[str, str]] = {
     "verdict.gold.better": (
-        "of the prompts are won by the tuned model against the supervised one, judged by the hidden taste.",
-        "的提示上，调优后的模型按隐藏偏好胜过监督模型。",
+        "of the prompts are won by the tuned model against the one before it, judged by the hidden taste.",
+        "的提示上，调优后的模型按隐藏偏好胜过调优前。",
     ),
     "verdict.gold.worse": (
         "of the prompts are won by the tuned model, judged by the hidden taste: less than half. Tuning made it worse.",
@@ -124,12 +122,13 @@ _HEADLINE: dict[str, tuple[str, str]] = {
         "summary.json 在运行结束时写出。以下是目前已记录的内容。",
     ),
     "rates": ("Win rate, with its 95 % interval", "胜率及其 95 % 区间"),
-    "rate.gold": ("Tuned against supervised", "调优后 对 监督模型"),
-    "rate.reward": ("Tuned against before, by reward", "调优后 对 调优前（按奖励）"),
-    "rate.itself": ("Supervised against itself", "监督模型 对 自己"),
+    "rate.gold": ("Tuned against before, by hidden taste", "调优后 对 调优前，按隐藏偏好"),
+    "rate.reward": ("Tuned against before, by reward", "调优后 对 调优前，按奖励"),
+    "rate.itself": ("Before against itself", "调优前 对 自己"),
     "rate.itself.about": (
-        "Two samples of one model must come out near 50 %: this is what chance looks like here.",
-        "同一模型的两份样本应接近 50 %：这就是偶然的样子。",
+        "Before: the model that tuning started from. Two samples of it against each other must come out near 50 %: "
+        "this is what chance looks like here.",
+        "调优前：调优的起点模型。它的两份样本互相比较应接近 50 %：这就是偶然的样子。",
     ),
     "rate.coin": ("coin flip", "随机"),
     "interval": ("{low} to {high}", "{low} 至 {high}"),
@@ -144,8 +143,8 @@ _HEADLINE: dict[str, tuple[str, str]] = {
     "unit.sd": ("sd", "标准差"),
     "tile.gold_gain": ("Gain in hidden taste", "隐藏偏好提升"),
     "tile.gold_gain.about": (
-        "How far the mean hidden taste rose, in standard deviations of the supervised model's answers.",
-        "隐藏偏好均值的提升，以监督模型回答的标准差为单位。",
+        "How far the mean hidden taste rose, in standard deviations of the answers before tuning.",
+        "隐藏偏好均值的提升，以调优前回答的标准差为单位。",
     ),
     "tile.reward_gain": ("Gain in reward", "奖励提升"),
     "tile.reward_gain.about": (
@@ -168,6 +167,17 @@ _HEADLINE: dict[str, tuple[str, str]] = {
         "How often it agrees with a held-out judgement about two answers. 50 % is a coin flip.",
         "对留出的两两评判，判断一致的比例。50 % 等于随机。",
     ),
+    "tile.length": ("Answer length", "回答长度"),
+    "tile.length.about": (
+        "Mean tokens of an answer. A reward model that likes length shows here.",
+        "每个回答的平均词元数。若奖励模型偏爱长度，这里会显露。",
+    ),
+    "tile.bleu": ("Likeness to references (BLEU)", "与参考的相似度（BLEU）"),
+    "tile.bleu.about": (
+        "Overlap of words with the reference answers, from 0 to 100. It says nothing of taste.",
+        "与参考回答的词语重合度，0 至 100。它与偏好无关。",
+    ),
+    "from": ("mean {before} → {after}", "均值 {before} → {after}"),
     "was": ("before {value}", "此前 {value}"),
     "kept": ("{value} kept", "保留 {value}"),
     "now.reward": ("Reward, latest", "最近奖励"),
@@ -290,6 +300,11 @@ _CURVES: dict[str, tuple[str, str]] = {
         "Squared error of the critic's guesses of what is still to come.",
         "评论家预测未来回报的平方误差。",
     ),
+    "m.kl_to_old": ("KL within a step", "单步内的 KL"),
+    "m.kl_to_old.about": (
+        "Nats per token by which one step's updates moved the policy from the one that sampled.",
+        "一步更新使策略偏离采样时策略的程度（每词元奈特）。",
+    ),
     "m.reward.distance": ("Reward for the distance moved", "移动距离换来的奖励"),
     "m.reward.distance.about": (
         "One dot a step, early steps pale. A line that flattens: more distance buys little.",
@@ -317,6 +332,7 @@ _REWARD: dict[str, tuple[str, str]] = {
     "rm.shorter": ("“The shorter answer wins”", "“短者胜”"),
     "rm.pairs": ("pairs", "配对数"),
     "rm.pairs.about": ("Held-out pairs", "留出配对"),
+    "rm.judgements.about": ("Held-out judgements", "留出评判"),
     "rm.ece": ("Expected calibration error", "期望校准误差"),
     "rm.ece.about": (
         "Mean gap between the chance that the model gives and what happened; 0 is perfect.",
@@ -329,6 +345,10 @@ _REWARD: dict[str, tuple[str, str]] = {
         "在虚线上，概率名副其实；在其下则过于自信。竖线为 95 % 区间；灰柱为配对数。",
     ),
     "rm.observed": ("came true", "实际发生"),
+    "rm.none": (
+        "No held-out judgement orders two answers, so there is no accuracy to show.",
+        "没有可用于比较两个回答的留出评判，因此没有准确率。",
+    ),
     "rm.by_k": ("By number of ranked answers (K)", "按排序回答数（K）"),
     "rm.k": ("K", "K"),
     "rm.accuracy.column": ("Accuracy", "准确率"),
@@ -337,8 +357,8 @@ _REWARD: dict[str, tuple[str, str]] = {
 
 _BROWSER: dict[str, tuple[str, str]] = {
     "cmp.about": (
-        "The same held-out prompts, answered by the model before policy tuning and by the tuned one.",
-        "相同的留出提示，由策略调优前后的模型分别回答。",
+        "The same held-out prompts, answered by the model before tuning and by the tuned one.",
+        "相同的留出提示，由调优前后的模型分别回答。",
     ),
     "cmp.judge.gold": ("Won, tied and lost are judged by the hidden taste.", "胜、平、负按隐藏偏好评判。"),
     "cmp.judge.reward": ("Won, tied and lost are judged by reward.", "胜、平、负按奖励评判。"),
@@ -374,14 +394,12 @@ _BROWSER: dict[str, tuple[str, str]] = {
     "cmp.reward": ("reward", "奖励"),
     "cmp.gold": ("hidden taste", "隐藏偏好"),
     "cmp.tokens": ("tokens", "词元"),
-    "cmp.stopped": ("finished", "已写完"),
     "cmp.ended.cut": ("cut off", "被截断"),
     "cmp.failed": ("failed", "失败"),
     "cmp.empty": ("(an empty answer)", "（空回答）"),
     "cmp.absent": ("(no answer in the file)", "（文件中没有回答）"),
     "page.previous": ("Previous", "上一页"),
     "page.next": ("Next", "下一页"),
-    "page.pages": ("Pages", "分页"),
     "tl.about": (
         "Answers that were kept while training went on. Follow one prompt through time, or read a whole step.",
         "训练过程中保留的回答。可以追踪同一提示，或阅读某一步的全部回答。",

@@ -312,7 +312,8 @@
       if (state.mode === "prompt") return [...found].sort((a, b) => b[1].length - a[1].length);
       return [...found].sort((a, b) => a[0] - b[0]);
     }
-    if (groups().every(([, rows]) => new Set(rows.map((row) => row.step)).size < 2)) state.mode = "step";
+    const followed = groups().filter(([, rows]) => new Set(rows.map((row) => row.step)).size > 1).length;
+    if (followed * 2 < groups().length) state.mode = "step"; // most prompts were kept once only
 
     function moment(row) {
       const marks = [["reward", row.reward], ["gold", row.gold], ["tl.kl", row.kl], ["tokens", row.tokens]]

@@ -1,0 +1,77 @@
+"""Answers on held-out prompts: sampled or greedy by our sampler, beam search by Transformers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from plaudit.models.load import Machine
+from plaudit.models.packed import own_attention
+from plaudit.recipe import Evaluate
+from plaudit.records import Answer, Ended, Group, Prompt
+from plaudit.runs.progress import progress
+from plaudit.sampling import ModelSampler, Request
+from plaudit.seeds import derive
+from plaudit.text import Words
+
+__all__ = ["answer_prompts"]
+
+
+def answer_prompts(
+    model: Any, words: Words, machine: Machine, prompts: Sequence[Prompt], settings: Evaluate, *, seed: int, title: str
+) -> list[Group]:
+    """One answer to each prompt, decoded as the settings say.
+
+    Args:
+        seed: two models that are compared get the same.
+        title: of the progress bar.
+    """
+    with progress(title, len(prompts)) as advance:
+        if settings.decoding == "beam":
+            groups = []
+            for prompt in prompts:
+                groups.append(_beam(model, words, machine, prompt, settings))
+                advance(1)
+            return groups
+        sampling = settings.sampling
+        if settings.decoding == "greedy":
+            sampling = sampling.model_copy(update={"temperature": 0.0})
+        requests = [
+            Request(prompt=prompt, context_ids=words.prompt_ids(prompt), seeds=(derive(seed, prompt.id),))
+            for prompt in prompts
+        ]
+        return ModelSampler(model, words, machine, progress=advance).sample(requests, sampling)
+
+
+@torch.no_grad()
+def _beam(model: Any, words: Words, machine: Machine, prompt: Prompt, settings: Evaluate) -> Group:
+    """The likeliest answer that a beam search finds; its log-probabilities are not those of a sample."""
+    context = words.prompt_ids(prompt)
+    given = torch.tensor([context], device=machine.device)
+    budget = settings.sampling.max_tokens
+    if words.context is not None:
+        budget = min(budget, words.context - len(context))
+    model.eval()
+    with own_attention(model), machine.computing():
+        out = model.generate(
+            input_ids=given,
+            attention_mask=torch.ones_like(given),
+            do_sample=False,
+            num_beams=settings.beams,
+            max_new_tokens=budget,
+            eos_token_id=sorted(words.stop_ids),
+            pad_token_id=words.end_id,
+        )
+    tokens = out[0, len(context) :].tolist()
+    end = next((i for i, token in enumerate(tokens) if token in words.stop_ids), None)
+    tokens = tokens if end is None else tokens[: end + 1]
+    answer = Answer(
+        text=words.answer_text(context, tokens),
+        token_ids=tuple(tokens),
+        logps=(0.0,) * len(tokens),
+        ended=Ended.CUT if end is None else Ended.STOPPED,
+        seed=0,
+    )
+    return Group(prompt=prompt, context_ids=context, answers=(answer,))

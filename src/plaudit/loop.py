@@ -1,0 +1,445 @@
+"""The whole road: language model, demonstrations, judgements, reward model, policy, evaluation, report.
+
+Each stage reads what the one before it left in the run folder and leaves a folder of its own there; nothing is
+handed over in memory. So a run that was stopped goes on where it was, with the same bits.
+"""
+
+from __future__ import annotations
+
+import shutil
+import statistics
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from plaudit.cache import builtin_folder, keep_builtin
+from plaudit.errors import ModelError
+from plaudit.evaluation.compare import compare
+from plaudit.materials import Materials, materials_of
+from plaudit.models.builtin import CONTEXT, new_model, new_tokenizer
+from plaudit.models.load import (
+    Machine,
+    adapted,
+    choose_machine,
+    load_language,
+    load_reward,
+    load_tokenizer,
+    new_reward,
+    save_model,
+)
+from plaudit.models.network import Critic, LanguageNetwork, RewardNetwork, new_head
+from plaudit.models.packed import bare
+from plaudit.reading import held_out, load, write_jsonl
+from plaudit.recipe import Recipe, Source, recipe_from
+from plaudit.records import Group, Judgement, Prompt
+from plaudit.report import write_report
+from plaudit.runs import Run, write_json
+from plaudit.runs.progress import progress, say
+from plaudit.runs.trackers import open_trackers
+from plaudit.sampling import ModelSampler, Request
+from plaudit.scorers import ModelScorer
+from plaudit.seeds import derive
+from plaudit.summary import summarise
+from plaudit.text import Words
+from plaudit.training.learner import ModelLearner
+from plaudit.training.policy_stage import Reference, train_policy
+from plaudit.training.reward_stage import evaluate_reward, train_reward
+from plaudit.training.text_stages import demonstration_tokens, text_loss, train_language, train_sft
+
+__all__ = ["STAGES", "run"]
+
+STAGES = ("language", "sft", "collect", "reward", "policy")
+"""The stages that a recipe switches on by a section of that name, in their order."""
+
+
+def run(recipe: Recipe, folder: Path, *, fresh: bool = False, only: str | None = None) -> dict[str, Any]:
+    """Go the road that a recipe describes, from wherever the folder's run stopped.
+
+    Args:
+        recipe: what to do.
+        folder: the run folder.
+        fresh: drop the run that is there and start another.
+        only: the one stage to do, out of `STAGES`.
+
+    Returns:
+        The summary, as it stands in `summary.json`. A finished run is not touched: its summary is returned.
+
+    Raises:
+        PlauditError: anything that is wrong with recipe, data or models, before work is lost.
+        KeyboardInterrupt: somebody pressed Ctrl-C; the same call goes on from there.
+    """
+    if only is not None:
+        kept = recipe.model_dump(mode="json", exclude={stage for stage in STAGES if stage != only})
+        recipe = recipe_from(kept, where=f"the {only} stage alone")
+    if fresh and folder.exists():
+        _remove_run(folder)
+    opened = Run(folder, recipe, trackers=[open_trackers(recipe.tracking, folder)])
+    try:
+        done = opened.summary()
+        if done is not None:
+            say(f"{folder} is finished; --fresh starts another run there")
+            return done
+        return _Road(recipe, opened).go()
+    finally:
+        opened.close()
+
+
+def _remove_run(folder: Path) -> None:
+    """Delete a run folder, and nothing that is not one.
+
+    Raises:
+        ModelError: the folder holds something else.
+    """
+    if not (folder / "config.yaml").exists() and any(folder.iterdir()):
+        raise ModelError(f"{folder} is not a run folder (it has no config.yaml): --fresh does not delete it")
+    shutil.rmtree(folder)
+
+
+class _Road:
+    """One pass over the stages of a recipe; what is done is skipped."""
+
+    def __init__(self, recipe: Recipe, opened: Run) -> None:
+        self.recipe = recipe
+        self.run = opened
+        self.machine: Machine = choose_machine(recipe.device, recipe.precision, recipe.threads)
+        self.materials: Materials = materials_of(recipe, lambda text, n: self.words(self.start()).split_text(text, n))
+
+    def go(self) -> dict[str, Any]:
+        """All stages that the recipe names, evaluation, report."""
+        say(f"computing on {self.machine.describe()}, {torch.get_num_threads()} threads")
+        self.run.keep_environment(
+            device=self.machine.device.type,
+            precision="bf16" if self.machine.bf16 else "fp32",
+            threads=torch.get_num_threads(),
+            seed=self.recipe.seed,
+        )
+        for stage in STAGES:
+            if getattr(self.recipe, stage) is not None and not self.run.finished(stage):
+                getattr(self, f"_{stage}")()
+        if not self.run.finished("evaluate"):
+            self._evaluate()
+        summary = summarise(self.run.folder)
+        write_json(self.run.folder / "summary.json", summary)
+        write_report(self.run.folder)
+        return summary
+
+    # --- what the stages share --------------------------------------------------------------------------------
+
+    @property
+    def folder(self) -> Path:
+        """The run folder."""
+        return self.run.folder
+
+    def start(self) -> str:
+        """The model before any fine-tuning: the run's own language model, or the recipe's."""
+        own = self.folder / "language"
+        return str(own) if own.exists() else self.recipe.model.path
+
+    def tuned(self) -> str:
+        """The policy's reference: the supervised model, or the start where there was no such stage."""
+        own = self.folder / "sft"
+        return str(own) if own.exists() else self.start()
+
+    def words(self, model: str) -> Words:
+        """The tokenizer that goes with a model, under the recipe's templates and limits."""
+        here = self.recipe.model.tokenizer if model == self.recipe.model.path else None
+        stops = _stop_ids(model)
+        return Words(load_tokenizer(here or model), self.recipe.text, context=_context(model), stop_ids=stops)
+
+    def language_model(self, path: str, *, random: bool = False) -> Any:
+        """A language model on the machine."""
+        return load_language(
+            path,
+            self.machine,
+            checkpointing=self.recipe.model.checkpointing,
+            random=random,
+            seed=derive(self.recipe.seed, "weights"),
+        )
+
+    @contextmanager
+    def stage(self, name: str, artifact: str, sources: Sequence[str]) -> Iterator[None]:
+        """Time a stage and note what came from what."""
+        before = self.run.latest(name)
+        spent = before.seconds if before is not None else 0.0
+        wall, cpu = time.perf_counter() - spent, time.process_time()
+        yield
+        self.run.finish(
+            name, artifact, sources, seconds=time.perf_counter() - wall, cpu_seconds=time.process_time() - cpu
+        )
+
+    # --- the stages -------------------------------------------------------------------------------------------
+
+    def _language(self) -> None:
+        settings = self.recipe.language
+        assert settings is not None
+        target = self.folder / "language"
+        builtin = self.recipe.model.path == "builtin"
+        kept = builtin_folder(self.recipe) if builtin else None
+        if kept is not None and kept.exists():
+            with self.stage("language", "language", ["the built-in model, trained before"]):
+                say("language: using the built-in model that was trained before")
+                shutil.copytree(kept, target, dirs_exist_ok=True)
+            return
+        with self.stage("language", "language", ["documents"]):
+            documents = self.materials.documents()
+            recipe = self.recipe
+            if builtin:
+                assert self.materials.world is not None
+                tokenizer = new_tokenizer([d.text for d in documents[:4000]], self.materials.world.alphabet())
+                model = new_model(tokenizer, seed=0).to(self.machine.device)
+                words = Words(tokenizer, recipe.text, context=CONTEXT)
+                recipe = recipe.model_copy(update={"seed": 0})  # one built-in model for all seeds
+            else:
+                model = self.language_model(recipe.model.path, random=recipe.model.random)
+                words = self.words(recipe.model.path)
+            model = adapted(model, recipe.model.adapter, seed=derive(recipe.seed, "language"))
+            train_language(self.run, LanguageNetwork(model), words, documents, settings, recipe, self.machine)
+            save_model(model, target, words.tokenizer)
+            if kept is not None:
+                keep_builtin(target, kept)
+
+    def _sft(self) -> None:
+        settings = self.recipe.sft
+        assert settings is not None
+        with self.stage("sft", "sft", [self._named(self.start()), "demonstrations"]):
+            train, held = self.materials.demonstrations()
+            words = self.words(self.start())
+            model = adapted(
+                self.language_model(self.start()), self.recipe.model.adapter, seed=derive(self.recipe.seed, "sft")
+            )
+            network = LanguageNetwork(model)
+            train_sft(self.run, network, words, train, settings, self.recipe, self.machine)
+            found: dict[str, float] = {}
+            if held:
+                texts = demonstration_tokens(held, words)
+                found["held_out_nats_per_token"] = text_loss(network, texts, self.machine, self.recipe.micro_tokens)
+            save_model(model, self.folder / "sft", words.tokenizer)
+            write_json(self.folder / "sft" / "evaluation.json", found)
+
+    def _collect(self) -> None:
+        settings = self.recipe.collect
+        there = self.materials.world
+        assert settings is not None and there is not None
+        with self.stage("collect", "judgements.jsonl", [self._named(self.tuned()), "annotators"]):
+            prompts = self.materials.prompts()[0][: settings.prompts]
+            words = self.words(self.tuned())
+            groups = self._sample(
+                "collect", prompts, words, settings.answers_per_prompt, settings.sampling, self.tuned()
+            )
+            people = there.annotators(settings.annotators, derive(self.recipe.seed, "annotators"), settings.noise)
+            judgements = [
+                people[i % len(people)].judge(
+                    group.prompt,
+                    [answer.text for answer in group.answers],
+                    derive(self.recipe.seed, "judge", group.prompt.id),
+                )
+                for i, group in enumerate(groups)
+            ]
+            write_jsonl(self.folder / "judgements.jsonl", judgements)
+
+    def _sample(
+        self, stage: str, prompts: Sequence[Prompt], words: Words, count: int, sampling: Any, path: str
+    ) -> list[Group]:
+        requests = [
+            Request(
+                prompt=prompt,
+                context_ids=words.prompt_ids(prompt),
+                seeds=tuple(derive(self.recipe.seed, stage, prompt.id, k) for k in range(count)),
+            )
+            for prompt in prompts
+        ]
+        with progress(stage, len(prompts) * count) as advance:
+            sampler = ModelSampler(self.language_model(path), words, self.machine, progress=advance)
+            return sampler.sample(requests, sampling)
+
+    def _judgements(self) -> tuple[list[Judgement], list[Judgement]]:
+        if self.recipe.collect is None:
+            train, held = self.materials.judgements()
+            write_jsonl(self.folder / "judgements.jsonl", [*train, *held])
+            return train, held
+        path = Source(path=str(self.folder / "judgements.jsonl"))
+        return held_out(load([path], "judgements", seed=self.recipe.seed), self.recipe.data.held_out)
+
+    def _reward(self) -> None:
+        settings = self.recipe.reward
+        assert settings is not None
+        trunk = {"sft": self.tuned(), "model": self.start(), "random": self.start()}.get(settings.start, settings.start)
+        with self.stage("reward", "reward-model", [self._named(trunk), "judgements.jsonl"]):
+            train, held = self._judgements()
+            words = self.words(trunk)
+            seed = derive(self.recipe.seed, "head")
+            model = new_reward(
+                trunk,
+                self.machine,
+                seed=seed,
+                random=settings.start == "random",
+                checkpointing=self.recipe.model.checkpointing,
+            )
+            model = adapted(model, self.recipe.model.adapter, seed=seed, task="SEQ_CLS")
+            network = RewardNetwork(model, dropout=settings.dropout)
+            train_reward(self.run, network, words, train, settings, self.recipe, self.machine)
+            found = evaluate_reward(network, words, held, self.machine, self.recipe.micro_tokens)
+            gain, bias = self._normalisation(network, words)
+            save_model(model, self.folder / "reward-model", words.tokenizer, reward_gain=gain, reward_bias=bias)
+            write_json(self.folder / "reward-model" / "evaluation.json", found)
+
+    def _normalisation(self, network: RewardNetwork, words: Words) -> tuple[float, float]:
+        """Gain and bias that give the reference's answers mean 0 and standard deviation 1."""
+        settings = self.recipe.reward
+        assert settings is not None
+        count = settings.normalise_on
+        has_prompts = self.recipe.world is not None or bool(self.recipe.data.prompts)
+        if not count or not has_prompts or self.recipe.policy is None:
+            return 1.0, 0.0
+        prompts = self.materials.prompts()[0][:count]
+        sampling = self.recipe.policy.sampling
+        groups = self._sample("normalise", prompts, self.words(self.tuned()), 1, sampling, self.tuned())
+        scorer = ModelScorer(network, words, self.machine, micro_tokens=self.recipe.micro_tokens)
+        scores = scorer.score(groups)
+        scores.check(groups)
+        spread = statistics.pstdev(scores.flat())
+        if spread < 1e-8:
+            raise ModelError("the reward model gives all answers of the reference one score: it has learned nothing")
+        return 1 / spread, -statistics.fmean(scores.flat()) / spread
+
+    def _scorer(self) -> ModelScorer:
+        folder = self.recipe.reward_model or self.folder / "reward-model"
+        return ModelScorer.from_folder(
+            folder, self.machine, self.recipe.text, micro_tokens=self.recipe.micro_tokens
+        )
+
+    def _policy(self) -> None:
+        settings, recipe = self.recipe.policy, self.recipe
+        assert settings is not None
+        scorer_name = recipe.reward_model or "reward-model"
+        with self.stage("policy", "policy", [self._named(self.tuned()), scorer_name, "prompts"]):
+            prompts = self.materials.prompts()[0]
+            words = self.words(self.tuned())
+            seed = derive(recipe.seed, "policy")
+            model = adapted(self.language_model(self.tuned()), recipe.model.adapter, seed=seed)
+            critic = self._critic(model, words, seed) if settings.algorithm == "ppo" else None
+            temperature = settings.sampling.temperature
+            network = LanguageNetwork(model, critic, temperature=temperature)
+            steps = settings.steps * settings.epochs
+            steps *= settings.prompts_per_round * settings.answers_per_prompt // self._minibatch()
+            learner = ModelLearner(
+                network, settings.optimiser, steps=steps, machine=self.machine, micro_tokens=recipe.micro_tokens
+            )
+            frozen = (
+                network
+                if recipe.model.adapter is not None
+                else LanguageNetwork(self.language_model(self.tuned()), temperature=temperature)
+            )
+            reference = Reference(
+                frozen,
+                adapted=recipe.model.adapter is not None,
+                machine=self.machine,
+                micro_tokens=recipe.micro_tokens,
+            )
+            train_policy(
+                self.run,
+                learner,
+                reference,
+                ModelSampler(model, words, self.machine),
+                self._scorer(),
+                words,
+                prompts,
+                settings,
+                recipe,
+                self._watch_gold(),
+            )
+            save_model(model, self.folder / "policy", words.tokenizer)
+
+    def _minibatch(self) -> int:
+        settings = self.recipe.policy
+        assert settings is not None
+        return settings.minibatch or settings.prompts_per_round * settings.answers_per_prompt
+
+    def _watch_gold(self) -> Callable[[Sequence[Group]], dict[str, float]]:
+        """The hidden taste of a world, for the curves only: nothing learns from it."""
+        there = self.materials.world
+        if there is None:
+            return lambda groups: {}
+        return lambda groups: {
+            "gold": statistics.fmean(there.gold(g.prompt, answer.text) for g in groups for answer in g.answers)
+        }
+
+    def _critic(self, model: Any, words: Words, seed: int) -> Critic:
+        """A head on the policy's trunk, or a network that starts from the reward model if it reads the same tokens."""
+        settings = self.recipe.policy
+        assert settings is not None
+        size = int(model.config.get_text_config().hidden_size)
+        if settings.critic == "shared":
+            return Critic(_flat(new_head(size, bias=True, seed=seed)))
+        folder = str(self.recipe.reward_model or self.folder / "reward-model")
+        if load_tokenizer(folder).get_vocab() == words.tokenizer.get_vocab():
+            trunk, gain, bias = load_reward(folder, self.machine, checkpointing=self.recipe.model.checkpointing)
+            head = new_head(trunk.score.in_features, bias=True, seed=seed)
+            with torch.no_grad():
+                head.weight.copy_(trunk.score.weight * gain)
+                head.bias.fill_(bias)
+        else:
+            trunk = self.language_model(self.tuned())
+            head = _flat(new_head(size, bias=True, seed=seed))
+        body = adapted(bare(trunk).base_model, self.recipe.model.adapter, seed=seed, task="FEATURE_EXTRACTION")
+        return Critic(head.to(self.machine.device), body)
+
+    def _evaluate(self) -> None:
+        recipe = self.recipe
+        after = self.folder / "policy"
+        if not after.exists():
+            after = self.folder / "sft"
+        has_prompts = recipe.world is not None or bool(recipe.data.prompts)
+        if not after.exists() or not has_prompts:
+            return
+        before = self.tuned() if after.name == "policy" else self.start()
+        has_reward = recipe.reward_model is not None or (self.folder / "reward-model").exists()
+        with self.stage("evaluate", "evaluation.jsonl", [self._named(before), after.name]):
+            compare(
+                self.folder,
+                before=self.language_model(before),
+                after=self.language_model(str(after)),
+                words=self.words(before),
+                machine=self.machine,
+                prompts=self.materials.prompts()[1][: recipe.evaluate.prompts],
+                scorer=self._scorer() if has_reward else None,
+                world=self.materials.world,
+                recipe=recipe,
+            )
+
+    def _named(self, path: str) -> str:
+        """A model's name for people: its folder in the run, or what the recipe calls it."""
+        here = Path(path)
+        return here.name if here.parent == self.folder else path
+
+
+def _flat(head: torch.nn.Linear) -> torch.nn.Linear:
+    """The head with weights 0: a critic that begins by knowing nothing."""
+    torch.nn.init.zeros_(head.weight)
+    return head
+
+
+def _stop_ids(model: str) -> list[int]:
+    """What else ends an answer, by the model's own generation config."""
+    from transformers import GenerationConfig
+
+    try:
+        ids = GenerationConfig.from_pretrained(model).eos_token_id
+    except OSError:
+        return []
+    return [ids] if isinstance(ids, int) else list(ids or ())
+
+
+def _context(model: str) -> int | None:
+    from transformers import AutoConfig
+
+    try:
+        config = AutoConfig.from_pretrained(model)
+    except (OSError, ValueError) as error:
+        raise ModelError(f"cannot load {model!r}: {str(error).splitlines()[0]}") from error
+    limit = getattr(config.get_text_config(), "max_position_embeddings", None)
+    return int(limit) if limit else None

@@ -1,0 +1,65 @@
+"""What the stages know of a scorer."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from plaudit.errors import NumberError
+from plaudit.records import Group, Prompt
+
+__all__ = ["FunctionScorer", "Scorer", "Scores"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scores:
+    """What a scorer says of a batch of groups."""
+
+    value_PG: tuple[tuple[float, ...], ...]
+    """A number for each answer of each group, higher is better; NaN where it failed."""
+    parts: Mapping[str, tuple[tuple[float, ...], ...]] = field(default_factory=dict)
+    """Named components, in the same shape."""
+    failed: Mapping[tuple[int, int], str] = field(default_factory=dict)
+    """(group, answer) -> why it has no score."""
+
+    def flat(self) -> list[float]:
+        """All values, group by group."""
+        return [value for values in self.value_PG for value in values]
+
+    def check(self, groups: Sequence[Group]) -> None:
+        """Refuse a value that is not finite and not declared as failed.
+
+        Raises:
+            NumberError: names the prompt and the answer.
+        """
+        for g, (group, values) in enumerate(zip(groups, self.value_PG, strict=True)):
+            for k, (answer, value) in enumerate(zip(group.answers, values, strict=True)):
+                if not math.isfinite(value) and (g, k) not in self.failed:
+                    raise NumberError(
+                        f"the reward of answer {k} to prompt {group.prompt.id} is {value}: {answer.text[:60]!r}"
+                    )
+
+
+class Scorer(Protocol):
+    """Anything that grades answers: it sees text, reference and why an answer ended. An empty answer is legal."""
+
+    def score(self, groups: Sequence[Group]) -> Scores:
+        """A number for each answer."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class FunctionScorer:
+    """A Python function `(prompt, answer text) -> number` as a scorer."""
+
+    function: Callable[[Prompt, str], float]
+
+    def score(self, groups: Sequence[Group]) -> Scores:
+        """Call the function on every answer."""
+        return Scores(
+            value_PG=tuple(
+                tuple(float(self.function(group.prompt, answer.text)) for answer in group.answers) for group in groups
+            )
+        )

@@ -1,0 +1,76 @@
+"""The table that a finished run ends with."""
+
+from __future__ import annotations
+
+import resource
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from plaudit.runs import read_json
+
+__all__ = ["rows", "summarise"]
+
+
+def summarise(folder: Path) -> dict[str, Any]:
+    """What the stages of a run found, in one flat dictionary."""
+    found: dict[str, Any] = {}
+    if (folder / "evaluation.json").exists():
+        found |= read_json(folder / "evaluation.json")
+    if (folder / "reward-model" / "evaluation.json").exists():
+        reward = read_json(folder / "reward-model" / "evaluation.json")
+        if "accuracy" in reward:
+            found["reward_accuracy"] = reward["accuracy"]
+            found["reward_accuracy_interval"] = reward["interval"]
+            found["reward_longer_wins"] = reward["longer_wins"]
+    if (folder / "sft" / "evaluation.json").exists():
+        found |= {f"sft_{name}": value for name, value in read_json(folder / "sft" / "evaluation.json").items()}
+    lineage = read_json(folder / "lineage.json") if (folder / "lineage.json").exists() else []
+    found["seconds_by_stage"] = {entry["stage"]: entry["seconds"] for entry in lineage}
+    found["cpu_seconds_by_stage"] = {entry["stage"]: entry["cpu_seconds"] for entry in lineage}
+    found["peak_memory_mb"] = round(_peak_memory(), 1)
+    return {name: value for name, value in found.items() if value is not None}
+
+
+def _peak_memory() -> float:
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / 2**20 if sys.platform == "darwin" else peak / 1024
+
+
+_WORDS = {
+    "gold_win_rate": "answers preferred by the hidden taste",
+    "gold_win_rate_of_before_against_itself": "the model before, against itself",
+    "gold_gain_sd": "gain in gold (sd of before)",
+    "reward_win_rate": "answers with the higher reward",
+    "reward_gain_sd": "gain in reward (sd of before)",
+    "kl_nats": "KL to the model before (nats per answer)",
+    "reward_accuracy": "reward model's held-out accuracy",
+    "distinct_2_before": "distinct pairs of tokens, before",
+    "distinct_2_after": "distinct pairs of tokens, after",
+    "parse_share_before": "sentences that parse, before",
+    "parse_share_after": "sentences that parse, after",
+    "bleu_before": "BLEU, before",
+    "bleu_after": "BLEU, after",
+    "answer_tokens_before": "answer length (tokens), before",
+    "answer_tokens_after": "answer length (tokens), after",
+    "sft_held_out_nats_per_token": "supervised model's held-out loss (nats per token)",
+    "peak_memory_mb": "peak memory (MiB)",
+}
+_SHARES = ("rate", "accuracy", "share", "distinct_2")
+
+
+def rows(summary: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """The summary for people: what, and how much."""
+    for name, words in _WORDS.items():
+        value = summary.get(name)
+        if value is None:
+            continue
+        text = f"{100 * value:.1f} %" if any(part in name for part in _SHARES) else f"{value:.2f}"
+        interval = summary.get(f"{name}_interval")
+        if interval:
+            text += f"  ({100 * interval[0]:.1f} to {100 * interval[1]:.1f})"
+        yield words, text
+    stages = summary.get("seconds_by_stage", {})
+    if stages:
+        yield "seconds", ", ".join(f"{stage} {seconds:.0f}" for stage, seconds in stages.items())

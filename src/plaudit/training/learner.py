@@ -1,0 +1,264 @@
+"""The `Learner` seam and its embedded implementation: gradient steps on packed batches, in one process.
+
+A minibatch is cut into pieces of at most `micro_tokens`; their summed gradients are divided by the summed
+denominator afterwards, so that every split gives the same step.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+import torch.nn.functional as F
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from plaudit.batch import Batch, Loss, Needs, Outputs, select, split
+from plaudit.errors import NumberError, RunError
+from plaudit.models.load import Machine
+from plaudit.models.network import Network
+from plaudit.recipe import Optimiser
+
+__all__ = ["Learner", "ModelLearner", "Part", "forward", "learning_rate_at"]
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One term of a step: a batch, what to minimise on it, and its weight against the other terms."""
+
+    batch: Any
+    loss: Any
+    weight: float = 1.0
+
+
+class Learner(Protocol):
+    """Anything that holds weights and moves them."""
+
+    def step(self, *parts: Part) -> dict[str, float]:
+        """One optimiser step on the weighted sum of the parts' mean losses; returns their metrics."""
+        ...
+
+    def forward(self, batch: Batch, needs: Needs) -> Outputs:
+        """What the model says of a batch, without gradient."""
+        ...
+
+    def save(self, folder: Path) -> None:
+        """Write weights and optimiser state."""
+        ...
+
+    def load(self, folder: Path) -> None:
+        """Read them back."""
+        ...
+
+    def weights(self) -> Mapping[str, Tensor]:
+        """The trained tensors by name."""
+        ...
+
+
+def learning_rate_at(step: int, steps: int, settings: Optimiser) -> float:
+    """The learning rate of a step: a climb from 0 to the peak, then the decay.
+
+    Args:
+        step: counted from 0.
+        steps: how many there will be.
+        settings: peak, share of the steps spent climbing, and how it falls: `linear` to 0, `cosine` to a tenth.
+    """
+    climb = math.ceil(settings.warmup * steps)
+    if step < climb:
+        return settings.learning_rate * (step + 1) / climb
+    done = min(1.0, (step - climb) / max(1, steps - climb))
+    match settings.decay:
+        case "linear":
+            share = 1 - done
+        case "cosine":
+            share = 0.1 + 0.9 * (1 + math.cos(math.pi * done)) / 2
+        case "constant":
+            share = 1.0
+    return settings.learning_rate * share
+
+
+class ModelLearner:
+    """AdamW with warm-up, decay and gradient clipping on a network in this process.
+
+    Args:
+        network: what is trained.
+        settings: the optimiser's.
+        steps: how many steps there will be, for the learning rate.
+        machine: device and precision.
+        micro_tokens: tokens in one forward pass.
+    """
+
+    def __init__(
+        self, network: Network, settings: Optimiser, *, steps: int, machine: Machine, micro_tokens: int
+    ) -> None:
+        self.network = network
+        self.settings = settings
+        self.steps = steps
+        self.machine = machine
+        self.micro_tokens = micro_tokens
+        self.done = 0
+        self._groups = network.groups()
+        self._optimiser = torch.optim.AdamW(
+            [{"params": parameters, "name": name} for name, parameters in self._groups.items()],
+            lr=settings.learning_rate,
+            betas=(settings.beta1, settings.beta2),
+            eps=settings.epsilon,
+            weight_decay=settings.weight_decay,
+        )
+
+    def step(self, *parts: Part) -> dict[str, float]:
+        """One optimiser step on the weighted sum of the parts' mean losses.
+
+        Returns:
+            The parts' metrics, and `learning_rate` and `gradient_norm/GROUP` (before clipping).
+
+        Raises:
+            NumberError: a loss or a gradient is not finite; the weights have not moved.
+        """
+        self.network.train()
+        rate = learning_rate_at(self.done, self.steps, self.settings)
+        metrics: dict[str, float] = {}
+        self._optimiser.zero_grad(set_to_none=True)
+        for part in parts:
+            metrics |= self._add_gradient(part)
+        for name, parameters in self._groups.items():
+            norm = torch.nn.utils.clip_grad_norm_(parameters, self.settings.clip_norm)
+            if not bool(torch.isfinite(norm)):
+                self._optimiser.zero_grad(set_to_none=True)
+                raise NumberError(f"the gradient of {name} is {float(norm)} at step {self.done}; no weight has moved")
+            metrics[f"gradient_norm/{name}"] = float(norm)
+        for group in self._optimiser.param_groups:
+            group["lr"] = rate
+        self._optimiser.step()
+        self.done += 1
+        metrics["learning_rate"] = rate
+        return metrics
+
+    def _add_gradient(self, part: Part) -> dict[str, float]:
+        """Add the gradient of one part's mean loss to what is there."""
+        parameters = [p for group in self._groups.values() for p in group]
+        before = [p.grad for p in parameters]
+        for parameter in parameters:
+            parameter.grad = None
+        sums: dict[str, float] = defaultdict(float)
+        counts: dict[str, float] = defaultdict(float)
+        denominator = 0.0
+        for micro in split(part.batch, self.micro_tokens):
+            micro = on_device(micro, self.machine.device)
+            with self.machine.computing():
+                outputs = self.network.outputs(micro.tree, part.loss.needs)
+            found = part.loss(outputs, micro)
+            if not bool(torch.isfinite(found.total)):
+                self._optimiser.zero_grad(set_to_none=True)
+                raise NumberError(self._blame(micro, part.loss, float(found.total)))
+            if found.total.requires_grad:
+                found.total.backward()
+            denominator += found.denominator
+            for name, (total, count) in found.metrics.items():
+                sums[name] += float(total)
+                counts[name] += count
+        scale = part.weight / denominator if denominator else 0.0
+        for parameter, old in zip(parameters, before, strict=True):
+            if parameter.grad is not None:
+                parameter.grad.mul_(scale)
+            if old is not None:
+                parameter.grad = old if parameter.grad is None else parameter.grad.add_(old)
+        return {name: sums[name] / counts[name] for name in sums if counts[name]}
+
+    @torch.no_grad()
+    def _blame(self, micro: Any, loss: Loss[Any], value: float) -> str:
+        """Find the prompts whose own loss is not finite."""
+        prompt_of = micro.tree.prompt_of_answers()
+        guilty = []
+        for p, name in enumerate(micro.tree.names):
+            rows = [row for row, owner in enumerate(prompt_of) if owner == p]
+            alone = select(micro, rows)
+            with self.machine.computing():
+                outputs = self.network.outputs(alone.tree, loss.needs)
+            if not bool(torch.isfinite(loss(outputs, alone).total)):
+                guilty.append(name)
+        where = f"prompt {', '.join(guilty[:5])}" if guilty else "several prompts together"
+        return f"the loss is {value} at step {self.done}, because of {where}; no weight has moved"
+
+    def forward(self, batch: Batch, needs: Needs) -> Outputs:
+        """What the model says of a batch, without gradient, in evaluation mode."""
+        return forward(self.network, batch, needs, machine=self.machine, micro_tokens=self.micro_tokens)
+
+    def weights(self) -> Mapping[str, Tensor]:
+        """The trained tensors by name."""
+        return {name: tensor.detach() for name, tensor in self.network.trained().items()}
+
+    def save(self, folder: Path) -> None:
+        """Write `weights.safetensors` and `optimiser.safetensors` into the folder."""
+        save_file({name: tensor.contiguous() for name, tensor in self.weights().items()}, folder / "weights.safetensors")
+        memory: dict[str, Tensor] = {"done": torch.tensor(self.done)}
+        for name, tensor in self.network.trained().items():
+            for key, value in self._optimiser.state.get(tensor, {}).items():
+                memory[f"{name}:{key}"] = value.contiguous()
+        save_file(memory, folder / "optimiser.safetensors")
+
+    @torch.no_grad()
+    def load(self, folder: Path) -> None:
+        """Read back what `save` wrote.
+
+        Raises:
+            RunError: the tensors are those of another network.
+        """
+        saved = load_file(folder / "weights.safetensors")
+        mine = self.network.trained()
+        if saved.keys() != mine.keys():
+            strange = sorted(saved.keys() ^ mine.keys())
+            raise RunError(f"{folder} holds the weights of another network: {', '.join(strange[:3])} differ")
+        for name, tensor in mine.items():
+            tensor.copy_(saved[name])
+        memory = load_file(folder / "optimiser.safetensors")
+        self.done = int(memory.pop("done"))
+        for place, value in memory.items():
+            name, _, key = place.rpartition(":")
+            on = value if key == "step" else value.to(mine[name].device)
+            self._optimiser.state[mine[name]][key] = on
+
+
+@torch.no_grad()
+def forward(network: Network, batch: Batch, needs: Needs, *, machine: Machine, micro_tokens: int) -> Outputs:
+    """What a network says of a batch, without gradient, in evaluation mode, in pieces of `micro_tokens`."""
+    network.eval()
+    found = []
+    for micro in split(batch, micro_tokens):
+        with machine.computing():
+            found.append(network.outputs(micro.tree.to(machine.device), needs))
+    return _join(found)
+
+
+def on_device(batch: Any, device: torch.device) -> Any:
+    """The batch with its tree and tensors on a device."""
+    if device.type == "cpu":
+        return batch
+    moved: dict[str, Any] = {}
+    for field in dataclasses.fields(batch):
+        value = getattr(batch, field.name)
+        if hasattr(value, "to"):
+            moved[field.name] = value.to(device)
+    return dataclasses.replace(batch, **moved)
+
+
+def _join(found: Iterable[Outputs]) -> Outputs:
+    pieces = list(found)
+    if len(pieces) == 1:
+        return pieces[0]
+    joined: dict[str, Tensor] = {}
+    for field in dataclasses.fields(Outputs):
+        values = [getattr(piece, field.name) for piece in pieces]
+        if values[0] is None:
+            continue
+        longest = max(value.shape[-1] for value in values)
+        joined[field.name] = torch.cat(
+            values if values[0].dim() == 1 else [F.pad(value, (0, longest - value.shape[1])) for value in values]
+        )
+    return Outputs(**joined)
