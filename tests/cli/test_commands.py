@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -251,3 +253,29 @@ def test_a_folder_that_is_no_run(command, tmp_path):
     result = plaudit_(command, tmp_path)
     assert result.exit_code == 1
     assert "is not a run folder: it has no config.yaml" in result.stderr
+
+
+SLOW_RUN = """
+import sys, time, types
+import plaudit
+from plaudit.cli import main
+def run(*args, **kwargs):
+    print("running", flush=True)
+    time.sleep(60)
+plaudit.loop = types.SimpleNamespace(run=run)
+sys.argv = ["plaudit", "run", sys.argv[1], "--fresh"]
+main()
+"""
+
+
+def test_a_real_ctrl_c_ends_the_process_with_130(recipe_file):
+    process = subprocess.Popen(
+        [sys.executable, "-c", SLOW_RUN, str(recipe_file)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    with process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "running\n"
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert errors.splitlines() == ["", f"Stopped. Go on with: plaudit run {recipe_file}"]
