@@ -65,54 +65,59 @@ def prompt(draw: random.Random, index: int) -> tuple[str, str, bool]:
 
 
 def metrics(draw: random.Random, steps: int) -> Iterable[dict[str, Any]]:
-    for step in range(1, 601):
+    for step in range(600):
         loss = 1.2 + 4.6 * math.exp(-step / 90) + draw.gauss(0, 0.06)
         row = {
             "stage": "language",
             "step": step,
-            "seconds": step * 0.2,
+            "seconds": 0.2,
             "language/loss": loss,
-            "language/learning_rate": 2e-3 * min(1, step / 30),
+            "language/learning_rate": 2e-3 * min(1, (step + 1) / 30),
         }
         yield row | (
             {"language/held_out_loss": loss + 0.05, "language/held_out_perplexity": math.exp(loss)}
             if step % 60 == 0
             else {}
         )
-    for step in range(1, 121):
+    for step in range(120):
         yield {
             "stage": "sft",
             "step": step,
-            "seconds": step * 0.1,
+            "seconds": 0.1,
             "sft/loss": 1.1 + 0.8 * math.exp(-step / 20) + draw.gauss(0, 0.05),
         }
-    for step in range(1, 51):
+    for step in range(50):
         yield {
             "stage": "reward",
             "step": step,
-            "seconds": step * 0.4,
+            "seconds": 0.4,
             "reward/loss": 0.42 + 0.28 * math.exp(-step / 9) + draw.gauss(0, 0.03),
             "reward/accuracy": 0.76 - 0.24 * math.exp(-step / 9) + draw.gauss(0, 0.02),
             "reward/margin": 1.1 - math.exp(-step / 9),
         }
-    for step in range(1, steps + 1):
+    for step in range(steps):
         share = step / 50
         yield {
-            "stage": "policy", "step": step, "seconds": step * 2.1,
+            "stage": "policy",
+            "step": step,
+            "seconds": 2.1 + draw.random() * 0.3,
             "policy/reward": 1.9 * (1 - math.exp(-2.2 * share)) + draw.gauss(0, 0.12),
             "policy/gold": 1.3 * (1 - math.exp(-2.6 * share)) - 0.1 * share + draw.gauss(0, 0.12),
             "policy/kl": 7.4 * share**0.8 + abs(draw.gauss(0, 0.25)),
             "policy/answer_tokens": 58 + 9 * share + draw.gauss(0, 1.2),
             "policy/entropy": 1.6 - 0.5 * share + draw.gauss(0, 0.03),
             "policy/beta": 0.05 * (1 + 0.4 * math.sin(share * 3)),
-            "policy/explained_variance": float("nan") if step == 1 else 0.72 - 0.7 * math.exp(-share * 6) + draw.gauss(0, 0.04),
+            "policy/explained_variance": 0.72 - 0.7 * math.exp(-share * 6) + draw.gauss(0, 0.04) if step else math.nan,
             "policy/clip_share": 0.06 + 0.05 * share + abs(draw.gauss(0, 0.01)),
             "policy/cut_share": max(0.0, 0.05 - 0.03 * share + draw.gauss(0, 0.01)),
-            "policy/loss": -0.02 + draw.gauss(0, 0.01),
+            "policy/policy_loss": -0.02 + draw.gauss(0, 0.01),
+            "policy/kl_to_old": 0.002 + abs(draw.gauss(0, 0.0004)),
+            "policy/reward_sd": 1.0 + draw.gauss(0, 0.05),
+            "policy/groups_without_variance": 0.0,
             "policy/value_loss": 0.9 * math.exp(-share * 3) + 0.2 + draw.gauss(0, 0.03),
-            "policy/gradient_norm": 0.8 + draw.gauss(0, 0.1),
+            "policy/gradient_norm/policy": 0.8 + draw.gauss(0, 0.1),
             "policy/learning_rate": 2e-4,
-        }  # fmt: skip
+        }
 
 
 CONFIG = """\
@@ -152,30 +157,45 @@ LINEAGE = [
     {"artifact": "judgements.jsonl", "stage": "collect", "from": ["sft", "simulated annotators"], "seconds": 31.0},
     {"artifact": "reward-model", "stage": "reward", "from": ["sft", "judgements.jsonl"], "seconds": 44.2},
     {"artifact": "policy", "stage": "policy", "from": ["sft", "reward-model"], "seconds": 141.7},
-    {"artifact": "evaluation.jsonl", "stage": "evaluation", "from": ["sft", "policy"], "seconds": 19.3},
+    {"artifact": "evaluation.jsonl", "stage": "evaluate", "from": ["sft", "policy"], "seconds": 19.3},
 ]
 
 SUMMARY = {
     "gold_win_rate": 0.7925,
     "gold_win_rate_interval": [0.7512, 0.8301],
-    "gold_win_rate_itself": 0.5063,
-    "gold_win_rate_itself_interval": [0.4575, 0.555],
+    "gold_win_rate_of_before_against_itself": 0.5063,
+    "reward_win_rate": 0.861,
+    "reward_win_rate_interval": [0.824, 0.892],
+    "reward_win_rate_of_before_against_itself": 0.4912,
+    "prompts": 400,
     "kl_nats": 7.31,
     "gold_gain_sd": 1.12,
+    "gold_before": -0.48,
+    "gold_after": 0.57,
+    "reward_gain_sd": 1.31,
+    "reward_before": -0.02,
+    "reward_after": 1.28,
+    "answer_tokens_before": 57.91,
+    "answer_tokens_after": 66.02,
     "distinct_2_before": 0.412,
     "distinct_2_after": 0.371,
     "parse_share_before": 0.978,
     "parse_share_after": 0.969,
     "reward_accuracy": 0.742,
+    "reward_accuracy_interval": [0.721, 0.762],
+    "reward_longer_wins": 0.552,
+    "sft_held_out_nats_per_token": 1.07,
     "seconds_by_stage": {
         "language": 128.4,
         "sft": 22.9,
         "collect": 31.0,
         "reward": 44.2,
         "policy": 141.7,
-        "evaluation": 19.3,
+        "evaluate": 19.3,
     },
     "peak_memory_mb": 1843.2,
+    "cpu_seconds_by_stage": {"language": 250.1, "policy": 270.2},
+    "bleu_before": 9.31,
     "bleu_after": 11.42,
 }
 
@@ -190,32 +210,54 @@ def reward_evaluation() -> dict[str, Any]:
         for index in range(10)
     ]
     return {
-        "accuracy": 0.742, "interval": [0.721, 0.762], "pairs": 1680, "longer_wins": 0.552,
-        "expected_calibration_error": 0.0231, "calibration": bins,
-        "by_k": {"2": {"accuracy": 0.73, "pairs": 240}, "4": {"accuracy": 0.751, "pairs": 1440, "interval": [0.728, 0.773]}},
-    }  # fmt: skip
+        "accuracy": 0.742,
+        "interval": [0.721, 0.762],
+        "pairs": 1680,
+        "judgements": 280,
+        "longer_wins": 0.552,
+        "expected_calibration_error": 0.0231,
+        "calibration": bins,
+        "by_k": {
+            "2": {"accuracy": 0.73, "pairs": 240},
+            "4": {"accuracy": 0.751, "pairs": 1440, "interval": [0.728, 0.773]},
+        },
+    }
 
 
-def make_run(folder: Path, *, steps: int = 50, prompts: int = 400, gold: bool = True, finished: bool = True) -> Path:
-    """Write a run folder; `finished=False` stops it in the middle of the policy stage."""
+def make_run(
+    folder: Path,
+    *,
+    steps: int = 50,
+    prompts: int = 400,
+    gold: bool = True,
+    finished: bool = True,
+    every_stage: bool = False,
+) -> Path:
+    """Write a run folder; `finished=False` stops it in the middle of the policy stage.
+
+    Without `every_stage` it holds a few curves of the policy only, which are quick to draw.
+    """
     draw = random.Random(0)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "config.yaml").write_text(CONFIG, encoding="utf-8")
     write_json(
         folder / "environment.json",
         {
-            "plaudit": "0.1.0",
             "python": "3.11.9",
-            "torch": "2.13.0+cpu",
+            "packages": {"plaudit": "0.1.0", "torch": "2.13.0+cpu"},
             "threads": 2,
             "device": "cpu",
             "precision": "fp32",
             "seed": 0,
-            "cpu": {"name": "AMD EPYC", "cores": 2},
+            "processor": "AMD EPYC",
+            "cores": 2,
         },
     )
     steps = steps if finished else steps * 3 // 5
     rows = list(metrics(draw, steps))
+    if not every_stage:
+        kept = ("stage", "step", "policy/reward", "policy/gold", "policy/kl", "policy/answer_tokens")
+        rows = [{name: row[name] for name in kept} for row in rows if row["stage"] == "policy"]
     if not gold:
         for row in rows:
             row.pop("policy/gold", None)
@@ -225,7 +267,19 @@ def make_run(folder: Path, *, steps: int = 50, prompts: int = 400, gold: bool = 
         for index in range(8):
             name, text, chinese = prompt(random.Random(index), index)
             found = answer(draw, 0.25 + 0.5 * step / 50, chinese, gold)
-            samples.append({"stage": "policy", "step": step, "prompt_id": name, "prompt": text, "answer": found["text"], "reward": found["reward"], "kl": round(0.12 * step + draw.random(), 3), "ended": found["ended"], "tokens": found["tokens"]})  # fmt: skip
+            samples.append(
+                {
+                    "stage": "policy",
+                    "step": step,
+                    "prompt_id": name,
+                    "prompt": text,
+                    "answer": found["text"],
+                    "reward": found["reward"],
+                    "kl": round(0.12 * step + draw.random(), 3),
+                    "ended": found["ended"],
+                    "tokens": found["tokens"],
+                }
+            )
     write_lines(folder / "samples.jsonl", samples)
     write_json(folder / "reward-model" / "evaluation.json", reward_evaluation())
     write_json(folder / "lineage.json", LINEAGE if finished else LINEAGE[:4])
@@ -247,7 +301,6 @@ def make_run(folder: Path, *, steps: int = 50, prompts: int = 400, gold: bool = 
         summary = dict(SUMMARY)
         if not gold:
             summary = {name: value for name, value in summary.items() if "gold" not in name and "parse" not in name}
-            summary |= {"reward_win_rate": 0.861, "reward_win_rate_interval": [0.824, 0.892], "reward_gain_sd": 1.31}
         write_json(folder / "summary.json", summary)
     return folder
 
