@@ -125,7 +125,9 @@ CONFIG = """\
 seed: 0
 device: cpu
 precision: fp32
-world: reviews
+world:
+  name: reviews
+  held_out: 400
 model:
   path: builtin
 language:

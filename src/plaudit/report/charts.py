@@ -101,9 +101,7 @@ def draw_curve(id: str, curve: Curve) -> Picture:
             axes.plot(line.x[-1:], smooth[-1:], "o", color=colour, markersize=5, markeredgecolor=_COLOUR["card"])
         if curve.guide is not None:
             axes.axhline(curve.guide, color=_COLOUR["ink-soft"], linewidth=1.2, linestyle=(0, (4, 3)))
-        values = [y for line in lines for y in line.y]
-        if min(values) == max(values):  # a level line lies in the middle
-            axes.set_ylim(values[0] - (abs(values[0]) or 1), values[0] + (abs(values[0]) or 1))
+        _centre_level(axes, [y for line in lines for y in line.y])
         axes.xaxis.set_major_locator(MaxNLocator(6, integer=True, steps=[1, 2, 5, 10]))
         _label(axes, "axis.step")
         return _finish(id, figure, axes, [_hover(line) for line in lines], lines[0].x)
@@ -118,6 +116,7 @@ def draw_distance(id: str, curve: Curve, steps: Sequence[float]) -> Picture:
         axes.plot(line.x, line.y, color=_COLOUR[line.colour], linewidth=1, alpha=0.25)
         shades = np.linspace(0.22, 1.0, len(line.x))
         colours = [to_rgba(_COLOUR[line.colour], float(shade)) for shade in shades]
+        _centre_level(axes, line.y)
         axes.scatter(line.x, line.y, s=25, c=colours, linewidths=0)
         axes.xaxis.set_major_locator(MaxNLocator(5))
         _label(axes, "axis.distance")
@@ -198,6 +197,13 @@ def _axes(height: int = _HEIGHT, bottom: int = _BOTTOM) -> Iterator[tuple[Figure
 def _rectangle(height: int, *, top: int, bottom: int) -> tuple[float, float, float, float]:
     """The box of an axes in matplotlib's words, from margins in pixels."""
     return _LEFT / _WIDTH, bottom / height, (_WIDTH - _LEFT - _RIGHT) / _WIDTH, (height - top - bottom) / height
+
+
+def _centre_level(axes: Axes, values: Sequence[float]) -> None:
+    """A level line lies in the middle, and its axis does not magnify nothing."""
+    if min(values) == max(values):
+        half = abs(values[0]) or 1.0
+        axes.set_ylim(values[0] - half, values[0] + half)
 
 
 def _label(axes: Axes, word: str) -> None:

@@ -66,7 +66,15 @@ class Headline:
 
 _ITSELF = "_win_rate_of_before_against_itself"
 _TOLD = frozenset(
-    {"kl_nats", "prompts", "peak_memory_mb", "seconds_by_stage", "reward_accuracy", "reward_accuracy_interval"}
+    {
+        "kl_nats",
+        "prompts",
+        "peak_memory_mb",
+        "seconds_by_stage",
+        "cpu_seconds_by_stage",
+        "reward_accuracy",
+        "reward_accuracy_interval",
+    }
     | {
         f"{name}{end}"
         for name in ("gold", "reward")
@@ -99,7 +107,7 @@ def headline(folder: RunFolder, stages: Sequence[StageCurves], made: Sequence[Ma
         rates=_rates(folder, judge),
         tiles=tiles,
         columns=min((4, 3, 5), key=lambda columns: -len(tiles) % columns) if len(tiles) > 5 else max(1, len(tiles)),
-        cost=_cost(shares, number(summary.get("peak_memory_mb"))),
+        cost=_cost(shares, _shares(summary.get("cpu_seconds_by_stage")), number(summary.get("peak_memory_mb"))),
         shares=_as_shares(shares),
         others=flat({name: value for name, value in summary.items() if name not in _TOLD}),
     )
@@ -107,14 +115,22 @@ def headline(folder: RunFolder, stages: Sequence[StageCurves], made: Sequence[Ma
 
 def _facts(folder: RunFolder) -> tuple[Say, ...]:
     recipe = folder.recipe
-    model, policy = recipe.get("model"), recipe.get("policy")
     found = {
-        "fact.world": recipe.get("world"),
-        "fact.model": model.get("path") if isinstance(model, dict) else None,
-        "fact.algorithm": policy.get("algorithm") if isinstance(policy, dict) else None,
-        "fact.seed": recipe.get("seed"),
+        "fact.world": _setting(recipe, "world", "name") or _text(recipe.get("world")),
+        "fact.model": _setting(recipe, "model", "path"),
+        "fact.algorithm": _setting(recipe, "policy", "algorithm"),
+        "fact.seed": _text(recipe.get("seed")),
     }
-    return tuple(Say(key, {"value": str(value)}) for key, value in found.items() if value is not None)
+    return tuple(Say(key, {"value": value}) for key, value in found.items() if value)
+
+
+def _setting(recipe: Row, section: str, name: str) -> str:
+    inner = recipe.get(section)
+    return _text(inner.get(name)) if isinstance(inner, dict) else ""
+
+
+def _text(value: object) -> str:
+    return str(value) if isinstance(value, str | int | float) else ""
 
 
 def _pipeline(folder: RunFolder, stages: Sequence[StageCurves], made: Sequence[Made]) -> tuple[StageState, ...]:
@@ -122,12 +138,10 @@ def _pipeline(folder: RunFolder, stages: Sequence[StageCurves], made: Sequence[M
     finished = {line.stage for line in made}
     if folder.evaluation:
         logged.setdefault("evaluate", 0)
-    if folder.recipe:
-        planned = [stage for stage in STAGES if isinstance(folder.recipe.get(stage), dict)]
-        evaluated = "policy" in planned or "evaluate" in logged or "evaluate" in finished
-        wanted = [stage for stage in planned if stage != "evaluate"] + (["evaluate"] if evaluated else [])
-    else:
-        wanted = [stage for stage in STAGES if stage in logged or stage in finished]
+    planned = {stage for stage in STAGES if isinstance(folder.recipe.get(stage), dict)} - {"evaluate"}
+    if "policy" in planned:
+        planned.add("evaluate")
+    wanted = [stage for stage in STAGES if stage in planned or stage in logged or stage in finished]
     reached = max((index for index, stage in enumerate(wanted) if stage in logged or stage in finished), default=-1)
     found = []
     for index, stage in enumerate(wanted):
@@ -264,10 +278,12 @@ def _shares(value: object) -> list[tuple[str, float]]:
     return [(stage, seconds) for stage, seconds in found if seconds is not None and seconds >= 0]
 
 
-def _cost(shares: Sequence[tuple[str, float]], peak: float | None) -> tuple[Say, ...]:
+def _cost(shares: Sequence[tuple[str, float]], cpu: Sequence[tuple[str, float]], peak: float | None) -> tuple[Say, ...]:
     found = []
     if shares:
         found.append(Say("time.total", {"value": duration(sum(seconds for _, seconds in shares))}))
+    if cpu:
+        found.append(Say("time.cpu", {"value": duration(sum(seconds for _, seconds in cpu))}))
     if peak is not None:
         found.append(Say("time.memory", {"value": memory(peak)}))
     return tuple(found)

@@ -102,7 +102,7 @@ def stage_views(stages: Sequence[StageCurves]) -> tuple[StageView, ...]:
             for place, stage in enumerate(before)
             for index, curve in enumerate(stage.rest)
         ]
-        title = Say("curves.before") if policy or len(before) > 1 else _title(before[0])
+        title = Say("curves.before" if policy else "curves.stages")
         found.append(StageView(title=title, main=tuple(main), rest=tuple(rest)))
     return tuple(found)
 

@@ -48,7 +48,7 @@
     if (!isNumber(value)) return "\u2013";
     const size = Math.abs(value);
     let text;
-    if (size < 1e7 && Number.isInteger(value)) text = value.toLocaleString("en-US");
+    if (size < 1e7 && Number.isInteger(value)) text = (value + 0).toLocaleString("en-US"); // + 0: no minus before a zero
     else if (size >= 1e7 || size < 1e-4) text = value.toExponential(1).replace(".0e", "e").replace("e+", "e");
     else if (size >= 1000) text = Math.round(value).toLocaleString("en-US");
     else text = value.toFixed(Math.max(0, 2 - Math.floor(Math.log10(size))));
