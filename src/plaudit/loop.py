@@ -63,7 +63,7 @@ def run(recipe: Recipe, folder: Path, *, fresh: bool = False, only: str | None =
         recipe: what to do.
         folder: the run folder.
         fresh: drop the run that is there and start another.
-        only: the one stage to do, out of `STAGES`.
+        only: the one stage to do, out of `STAGES`; or `evaluate`, to compare the run's models again.
 
     Returns:
         The summary, as it stands in `summary.json`. A finished run is not touched: its summary is returned.
@@ -72,7 +72,7 @@ def run(recipe: Recipe, folder: Path, *, fresh: bool = False, only: str | None =
         PlauditError: anything that is wrong with recipe, data or models, before work is lost.
         KeyboardInterrupt: somebody pressed Ctrl-C; the same call goes on from there.
     """
-    if only is not None:
+    if only is not None and only != "evaluate":
         kept = recipe.model_dump(mode="json", exclude={stage for stage in STAGES if stage != only})
         recipe = recipe_from(kept, where=f"the {only} stage alone")
     if fresh and folder.exists():
@@ -80,6 +80,8 @@ def run(recipe: Recipe, folder: Path, *, fresh: bool = False, only: str | None =
     opened = Run(folder, recipe, trackers=[open_trackers(recipe.tracking, folder)])
     try:
         done = opened.summary()
+        if only == "evaluate":
+            return _Road(recipe, opened).evaluate_again()
         if done is not None:
             say(f"{folder} is finished; --fresh starts another run there")
             return done
@@ -122,9 +124,18 @@ class _Road:
                 getattr(self, f"_{stage}")()
         if not self.run.finished("evaluate"):
             self._evaluate()
-        summary = summarise(self.run.folder)
-        write_json(self.run.folder / "summary.json", summary)
-        write_report(self.run.folder)
+        return self._close()
+
+    def evaluate_again(self) -> dict[str, Any]:
+        """Compare the run's models anew, and write summary and report from it."""
+        self.run.forget("evaluate")
+        self._evaluate()
+        return self._close()
+
+    def _close(self) -> dict[str, Any]:
+        summary = summarise(self.folder)
+        write_json(self.folder / "summary.json", summary)
+        write_report(self.folder)
         return summary
 
     # --- what the stages share --------------------------------------------------------------------------------

@@ -23,11 +23,11 @@ class Pair(Protocol):
 
 def talk(run: Path) -> None:
     """Talk to the models of a run in the terminal until the input ends."""
-    from plaudit import loop
+    from plaudit import tasks
 
     console = Console()
     with console.status("Loading the two models"):
-        pair = loop.Chat(run)
+        pair = tasks.Chat(run)
     console.print("Write a prompt and press Enter; an empty line or Ctrl-D ends the talk.", style="dim")
     converse(pair, _lines(console), console)
 

@@ -33,10 +33,11 @@ def demo(
     A small language model learns to write book reviews, simulated readers rank its answers, a reward model learns
     their taste, and policy gradient moves the model toward it. A report shows what changed.
     """
-    from plaudit import loop
+    from plaudit import loop, tasks
+    from plaudit.demo import demo_recipe
 
-    loop.run(loop.demo_recipe(seed=seed, quick=quick, threads=threads), out, fresh=fresh)
-    loop.show_summary(out)
+    loop.run(demo_recipe(seed=seed, quick=quick, threads=threads), out, fresh=fresh)
+    tasks.show_summary(out)
 
 
 @guarded()

@@ -55,9 +55,9 @@ def sample(
     sampling = recipe_from({"evaluate": {"sampling": chosen}, "world": {}}, where="options").evaluate.sampling
     folder = model_in(model, *((stage,) if stage else LANGUAGE_MODELS))
 
-    from plaudit import loop
+    from plaudit import tasks
 
-    count = loop.sample_file(folder, prompts, out, sampling=sampling, answers=answers, seed=seed)
+    count = tasks.sample_file(folder, prompts, out, sampling=sampling, answers=answers, seed=seed)
     typer.echo(f"{out}: {count} answers by {folder}")
 
 
@@ -78,9 +78,9 @@ def score(
     """Score the answers of a file with a reward model."""
     folder = model_in(model, *REWARD_MODELS)
 
-    from plaudit import loop
+    from plaudit import tasks
 
-    count = loop.score_file(folder, answers, out)
+    count = tasks.score_file(folder, answers, out)
     typer.echo(f"{out}: {count} scores by {folder}")
 
 
@@ -91,10 +91,10 @@ def evaluate(run: Run) -> None:
 
     recipe = load_recipe(recipe_of(run))
 
-    from plaudit import loop
+    from plaudit import loop, tasks
 
     loop.run(recipe, run, only="evaluate")
-    loop.show_summary(run)
+    tasks.show_summary(run)
 
 
 @guarded()

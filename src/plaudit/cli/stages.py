@@ -56,12 +56,12 @@ def _command(name: str, only: str | None) -> Callable[..., None]:
 
         settings = load_recipe(recipe, changes or [])  # before torch loads: a wrong setting is known at once
 
-        from plaudit import loop
+        from plaudit import loop, tasks
 
         folder = out or Path("runs") / (recipe.stem if only is None else f"{recipe.stem}-{only}")
         loop.run(settings, folder, fresh=fresh, only=only)
         if only is None:
-            loop.show_summary(folder)
+            tasks.show_summary(folder)
         else:
             typer.echo(f"{folder}: the {only} stage is done")
 

@@ -220,6 +220,10 @@ class Run:
         write_json(self.folder / "lineage.json", [*self.stages(), entry])
         shutil.rmtree(self.folder / "checkpoints" / stage, ignore_errors=True)
 
+    def forget(self, stage: str) -> None:
+        """Take a stage's line out of the lineage, so that it can be done again."""
+        write_json(self.folder / "lineage.json", [entry for entry in self.stages() if entry["stage"] != stage])
+
     def summary(self) -> dict[str, Any] | None:
         """The table of a finished run, or None while it is not finished."""
         path = self.folder / "summary.json"

@@ -162,7 +162,7 @@ class Laboratory:
     def _answer_logp(self, logp_PSV: Tensor) -> Tensor:
         """[P, A, T] of each token of each answer, 0 on padding."""
         place_AT = self.state_AT * logp_PSV.shape[-1] + self.token_AT
-        logp_PAT = logp_PSV.flatten(1).index_select(1, place_AT.flatten()).unflatten(1, place_AT.shape)
+        logp_PAT = logp_PSV.flatten(1).index_select(1, place_AT.flatten()).view(-1, *place_AT.shape)
         return logp_PAT.masked_fill(~self.mask_AT, 0.0)
 
     def sample(self, logp_PSV: Tensor, group: int, generator: torch.Generator) -> Tensor:
@@ -196,7 +196,7 @@ class Laboratory:
 
 def _rows(x_PSV: Tensor, place_BT: Tensor) -> Tensor:
     """[B, T, V] the rows at places that count prompts and prefixes in one."""
-    return x_PSV.flatten(0, 1).index_select(0, place_BT.flatten()).unflatten(0, place_BT.shape)
+    return x_PSV.flatten(0, 1).index_select(0, place_BT.flatten()).view(*place_BT.shape, -1)
 
 
 def _gathered(x_PAT: Tensor, place_AT: Tensor, places: int) -> Tensor:

@@ -1,0 +1,194 @@
+"""What one does with models that are there: answer a file, score a file, talk, look at a summary."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from plaudit.errors import RecordError, RunError
+from plaudit.models.load import choose_machine, context_of, load_language, load_tokenizer
+from plaudit.reading import load
+from plaudit.recipe import Sampling, Source, Text, load_recipe
+from plaudit.records import Demonstration, Judgement, Prompt
+from plaudit.runs import read_json
+from plaudit.runs.progress import progress
+from plaudit.sampling import ModelSampler, Request
+from plaudit.scorers import ModelScorer
+from plaudit.seeds import derive
+from plaudit.summary import rows
+from plaudit.text import Words
+
+__all__ = ["Chat", "sample_file", "score_file", "show_summary"]
+
+
+def sample_file(model: Path, prompts: Path, out: Path, *, sampling: Sampling, answers: int, seed: int) -> int:
+    """Answer every prompt of a file; each line written holds a prompt, one answer, and why it ended.
+
+    Returns:
+        How many answers were written.
+    """
+    machine = choose_machine()
+    loaded = load_language(str(model), machine)
+    words = _words(model, loaded)
+    records = load([Source(path=str(prompts))], "prompts", seed=seed, split_text=words.split_text)
+    requests = [
+        Request(
+            prompt=prompt,
+            context_ids=words.prompt_ids(prompt),
+            seeds=tuple(derive(seed, "sample", prompt.id, k) for k in range(answers)),
+        )
+        for prompt in records
+    ]
+    with progress("sample", len(requests) * answers) as advance:
+        groups = ModelSampler(loaded, words, machine, progress=advance).sample(requests, sampling)
+    lines = [
+        {
+            "prompt": group.prompt.to_json(),
+            "answer": answer.text,
+            "ended": answer.ended.value,
+            "tokens": len(answer.token_ids),
+            "logp": round(sum(answer.logps), 4),
+        }
+        for group in groups
+        for answer in group.answers
+    ]
+    _write_lines(out, lines)
+    return len(lines)
+
+
+def score_file(model: Path, answers: Path, out: Path) -> int:
+    """Score every answer of a file with a reward model; each line written holds a prompt, its answers, their scores.
+
+    Returns:
+        How many answers were scored.
+    """
+    scorer = ModelScorer.from_folder(model, choose_machine(), _text_of(model))
+    found = _answered(answers)
+    lines = []
+    with progress("score", len(found)) as advance:
+        for start in range(0, len(found), 32):
+            part = found[start : start + 32]
+            scores = iter(scorer.score_texts([(prompt, [(text, True) for text in texts]) for prompt, texts in part]))
+            for prompt, texts in part:
+                lines.append(
+                    {
+                        "prompt": prompt.to_json(),
+                        "answers": list(texts),
+                        "scores": [round(next(scores), 6) for _ in texts],
+                    }
+                )
+            advance(len(part))
+    _write_lines(out, lines)
+    return sum(len(texts) for _, texts in found)
+
+
+def _answered(path: Path) -> list[tuple[Prompt, tuple[str, ...]]]:
+    """Prompts with answers, from what `sample_file` wrote, from demonstrations, or from judgements."""
+    source = [Source(path=str(path))]
+    sampled = _sampled(path)
+    if sampled is not None:
+        return sampled
+    try:
+        judged: list[Judgement] = load(source, "judgements", seed=0)
+        return [(judgement.prompt, judgement.answers) for judgement in judged]
+    except RecordError:
+        shown: list[Demonstration] = load(source, "demonstrations", seed=0)
+        return [(demonstration.prompt, (demonstration.answer,)) for demonstration in shown]
+
+
+def _sampled(path: Path) -> list[tuple[Prompt, tuple[str, ...]]] | None:
+    if path.suffix != ".jsonl":
+        return None
+    found = []
+    with path.open(encoding="utf-8") as file:
+        for number, line in enumerate(file, 1):
+            try:
+                row = json.loads(line)
+            except ValueError:
+                return None
+            if not isinstance(row, dict) or not {"prompt", "answer", "ended"} <= row.keys():
+                return None
+            if not isinstance(row["answer"], str):
+                raise RecordError(f"{path}:{number}: answer: needs a text, found {row['answer']!r:.60}")
+            found.append((Prompt.parse(row["prompt"]), (row["answer"],)))
+    return found
+
+
+class Chat:
+    """A run's tuned model and the one before it, answering the same words with the same seed.
+
+    Args:
+        folder: a run folder with a tuned policy, or at least a supervised model.
+
+    Raises:
+        RunError: there is no such model in it.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        recipe = load_recipe(folder / "config.yaml")
+        tuned = next((folder / name for name in ("policy", "sft") if (folder / name).exists()), None)
+        if tuned is None:
+            raise RunError(f"{folder} holds no tuned model yet: neither policy nor sft is there")
+        earlier = ("sft", "language") if tuned.name == "policy" else ("language",)
+        before = next((folder / name for name in earlier if (folder / name).exists()), Path(recipe.model.path))
+        machine = choose_machine(recipe.device, recipe.precision, recipe.threads)
+        self._sampling = recipe.evaluate.sampling
+        self._said = 0
+        self._samplers = []
+        for path in (before, tuned):
+            model = load_language(str(path), machine)
+            words = Words(
+                load_tokenizer(str(path)), recipe.text, context=context_of(model), stop_ids=_stop_ids(model)
+            )
+            self._samplers.append((ModelSampler(model, words, machine), words))
+
+    def answer(self, text: str) -> tuple[str, str]:
+        """The answers of the model before and of the tuned one."""
+        self._said += 1
+        prompt = Prompt(text=text)
+        groups = [
+            sampler.sample(
+                [Request(prompt=prompt, context_ids=words.prompt_ids(prompt), seeds=(derive(0, "chat", self._said),))],
+                self._sampling,
+            )[0]
+            for sampler, words in self._samplers
+        ]
+        before, after = (group.answers[0].text for group in groups)
+        return before, after
+
+
+def show_summary(folder: Path) -> None:
+    """Print the table of a finished run, and where its report is."""
+    summary = read_json(folder / "summary.json")
+    table = Table(title=str(folder), show_header=False, title_justify="left")
+    for what, value in rows(summary):
+        table.add_row(what, value)
+    console = Console()
+    console.print(table)
+    console.print(f"Report: {folder / 'report.html'}", soft_wrap=True)
+
+
+def _words(path: Path, model: Any) -> Words:
+    return Words(load_tokenizer(str(path)), _text_of(path), context=context_of(model), stop_ids=_stop_ids(model))
+
+
+def _text_of(model: Path) -> Text:
+    """The templates of the run that a model is in; the defaults for a model from elsewhere."""
+    config = model.parent / "config.yaml"
+    return load_recipe(config).text if config.exists() else Text()
+
+
+def _stop_ids(model: Any) -> list[int]:
+    ids = model.generation_config.eos_token_id
+    return [ids] if isinstance(ids, int) else list(ids or ())
+
+
+def _write_lines(path: Path, lines: list[dict[str, Any]]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside = path.with_name(path.name + ".writing")
+    aside.write_text("".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines), encoding="utf-8")
+    aside.rename(path)
