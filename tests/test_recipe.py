@@ -10,7 +10,19 @@ import yaml
 from pydantic import ValidationError
 
 from plaudit.errors import RecipeError
-from plaudit.recipe import Kl, Recipe, load_recipe, override, recipe_from, settings
+from plaudit.recipe import (
+    Evaluate,
+    Kl,
+    Language,
+    Policy,
+    Recipe,
+    Reward,
+    Sft,
+    load_recipe,
+    override,
+    recipe_from,
+    settings,
+)
 
 WORLD: dict[str, Any] = {"world": {}}
 OWN = {"model": {"path": "m"}}
@@ -139,3 +151,24 @@ def test_a_resolved_recipe_reads_back_as_itself():
 
 def test_every_setting_says_what_it_is():
     assert [name for name, _, meaning in settings(Recipe) if not meaning.endswith(".")] == []
+
+
+def test_the_settings_show_each_stages_own_defaults():
+    rates = {name: default for name, default, _ in settings(Recipe) if name.endswith("optimiser.learning_rate")}
+    assert rates == {
+        f"{name}.optimiser.learning_rate": stage().optimiser.learning_rate
+        for name, stage in (("language", Language), ("sft", Sft), ("reward", Reward), ("policy", Policy))
+    }
+    assert len(set(rates.values())) > 1
+
+
+def test_a_section_given_in_part_keeps_its_stages_own_defaults():
+    given = {"reward": {}, "policy": {"optimiser": {"warmup": 0.5}}, "evaluate": {"sampling": {"max_tokens": 7}}}
+    recipe = recipe_from(WORLD | given)
+    assert recipe.policy is not None
+    assert recipe.policy.optimiser == Policy().optimiser.model_copy(update={"warmup": 0.5})
+    assert recipe.evaluate.sampling == Evaluate().sampling.model_copy(update={"max_tokens": 7})
+
+
+def test_an_unknown_name_in_a_section_given_in_part_is_still_refused():
+    assert "unknown setting evaluate.sampling.beams" in problems(WORLD | {"evaluate": {"sampling": {"beams": 4}}})

@@ -48,6 +48,30 @@ class Section(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
 
+    @model_validator(mode="before")
+    @classmethod
+    def _keep_defaults(cls, given: Any) -> Any:
+        # An inner section that is given in part has its other values from this section's default, which may differ
+        # from its kind's own: the policy's optimiser is not the reward model's.
+        if not isinstance(given, Mapping):
+            return given
+        defaults = {name: field.default for name, field in cls.model_fields.items()}
+        return {
+            name: _filled(defaults[name].model_dump(), value)
+            if isinstance(defaults.get(name), Section) and isinstance(value, Mapping)
+            else value
+            for name, value in given.items()
+        }
+
+
+def _filled(defaults: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    both = {
+        name: _filled(defaults[name], value)
+        for name, value in given.items()
+        if isinstance(value, Mapping) and isinstance(defaults.get(name), Mapping)
+    }
+    return {**defaults, **given, **both}
+
 
 class Source(Section):
     """One file, folder or Hugging Face dataset to read."""
@@ -432,14 +456,23 @@ def _problem(place: tuple[int | str, ...], kind: str, message: str, value: objec
     return f"{name}: {message[:1].lower()}{message[1:]}, found {value!r:.80}"
 
 
-def settings(section: type[Section], prefix: str = "") -> Iterator[tuple[str, Any, str]]:
-    """Every setting below a section: its full name, its default, and what it means."""
+def settings(section: type[Section], prefix: str = "", at: Section | None = None) -> Iterator[tuple[str, Any, str]]:
+    """Every setting below a section: its full name, its default, and what it means.
+
+    Args:
+        section: the kind of section.
+        prefix: what comes before each name.
+        at: a section that holds the defaults, where they differ from the kind's own.
+    """
     for name, field in section.model_fields.items():
-        inner = _section_of(field.annotation)
-        if inner is not None:
-            yield from settings(inner, f"{prefix}{name}.")
+        if at is not None:
+            default = getattr(at, name)
         else:
             default = None if field.is_required() else field.get_default(call_default_factory=True)
+        inner = _section_of(field.annotation)
+        if inner is not None:
+            yield from settings(inner, f"{prefix}{name}.", default)
+        else:
             yield f"{prefix}{name}", default, field.description or ""
 
 
@@ -452,4 +485,3 @@ def _section_of(annotation: Any) -> type[Section] | None:
             if found is not None:
                 return found
     return None
-

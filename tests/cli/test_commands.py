@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+import inspect
 import signal
 import subprocess
 import sys
@@ -14,8 +16,9 @@ from typer.testing import CliRunner
 import plaudit
 from plaudit import recipe
 from plaudit.cli import app
+from plaudit.demo import demo_recipe
 from plaudit.errors import NumberError
-from plaudit.recipe import Recipe, Sampling, World, load_recipe
+from plaudit.recipe import Recipe, Sampling, load_recipe
 
 STAGES = ("language", "sft", "reward", "policy")
 COMMANDS = [
@@ -25,8 +28,8 @@ COMMANDS = [
 WORLD = "world: {}\nsft: {epochs: 2}\n"
 
 
-class Loop:
-    """Stands in for `plaudit.loop`: keeps what it is asked, or raises what it is told to."""
+class Rooms:
+    """Stands in for `plaudit.loop` and `plaudit.tasks`: keeps what it is asked, or raises what it is told to."""
 
     def __init__(self) -> None:
         self.calls: list[tuple[str, dict[str, Any]]] = []
@@ -37,10 +40,6 @@ class Loop:
         if self.fails is not None:
             raise self.fails
         return {}
-
-    def demo_recipe(self, *, seed: int, quick: bool, threads: int | None) -> Recipe:
-        self.calls.append(("demo_recipe", {"seed": seed, "quick": quick, "threads": threads}))
-        return Recipe(world=World(), seed=seed)
 
     def show_summary(self, folder: Path) -> None:
         self.calls.append(("show_summary", {"folder": folder}))
@@ -56,10 +55,23 @@ class Loop:
 
 
 @pytest.fixture
-def loop(monkeypatch) -> Loop:
-    loop = Loop()
-    monkeypatch.setattr(plaudit, "loop", loop, raising=False)
-    return loop
+def rooms(monkeypatch) -> Rooms:
+    rooms = Rooms()
+    for name in ("loop", "tasks"):
+        monkeypatch.setattr(plaudit, name, rooms, raising=False)
+    return rooms
+
+
+@pytest.mark.parametrize(
+    ("module", "name"),
+    [("loop", "run"), ("tasks", "show_summary"), ("tasks", "sample_file"), ("tasks", "score_file")],
+)
+def test_the_stand_in_has_the_signatures_of_the_real_ones(module, name):
+    real = inspect.signature(getattr(importlib.import_module(f"plaudit.{module}"), name))
+    ours = inspect.signature(getattr(Rooms(), name))
+    assert [(p.name, p.kind, p.default) for p in ours.parameters.values()] == [
+        (p.name, p.kind, p.default) for p in real.parameters.values()
+    ]
 
 
 @pytest.fixture
@@ -102,10 +114,10 @@ def test_a_narrow_terminal_loses_no_name():
     assert "policy.optimiser.learning_rate" in plaudit_("policy", "--help", columns=70).output
 
 
-def test_run_goes_the_whole_road(loop, recipe_file, tmp_path):
+def test_run_goes_the_whole_road(rooms, recipe_file, tmp_path):
     result = plaudit_("run", recipe_file, "--out", tmp_path / "out", "--set", "sft.epochs=3", "--set", "seed=7")
     assert result.exit_code == 0, result.output
-    (_, asked), (shown, folder) = loop.calls
+    (_, asked), (shown, folder) = rooms.calls
     assert asked == {
         "recipe": load_recipe(recipe_file, ["sft.epochs=3", "seed=7"]),
         "folder": tmp_path / "out",
@@ -115,57 +127,69 @@ def test_run_goes_the_whole_road(loop, recipe_file, tmp_path):
     assert (shown, folder) == ("show_summary", {"folder": tmp_path / "out"})
 
 
-def test_the_run_folder_is_named_after_the_recipe(loop, recipe_file):
+def test_the_run_folder_is_named_after_the_recipe(rooms, recipe_file):
     assert plaudit_("run", recipe_file, "--fresh").exit_code == 0
-    assert loop.calls[0][1]["folder"] == Path("runs/mine")
-    assert loop.calls[0][1]["fresh"] is True
+    assert rooms.calls[0][1]["folder"] == Path("runs/mine")
+    assert rooms.calls[0][1]["fresh"] is True
 
 
 @pytest.mark.parametrize("stage", STAGES)
-def test_a_stage_alone(loop, recipe_file, stage):
+def test_a_stage_alone(rooms, recipe_file, stage):
     assert plaudit_(stage, recipe_file).exit_code == 0
-    (_, asked) = loop.calls[0]
+    (_, asked) = rooms.calls[0]
     assert (asked["only"], asked["folder"]) == (stage, Path("runs") / f"mine-{stage}")
 
 
-def test_demo(loop, tmp_path):
+def test_demo(rooms, tmp_path):
     result = plaudit_("demo", "--out", tmp_path, "--seed", 3, "--quick", "--threads", 2)
     assert result.exit_code == 0, result.output
-    assert loop.calls[0] == ("demo_recipe", {"seed": 3, "quick": True, "threads": 2})
-    assert loop.calls[1][1] | {"recipe": None} == {"recipe": None, "folder": tmp_path, "fresh": False, "only": None}
-    assert loop.calls[2] == ("show_summary", {"folder": tmp_path})
+    recipe = demo_recipe(seed=3, quick=True, threads=2)
+    assert rooms.calls == [
+        ("run", {"recipe": recipe, "folder": tmp_path, "fresh": False, "only": None}),
+        ("show_summary", {"folder": tmp_path}),
+    ]
 
 
-def test_an_unknown_setting_names_the_nearest_one(loop, recipe_file):
+def test_a_stage_alone_takes_what_another_made_in_place_of_making_it(rooms, tmp_path):
+    path = tmp_path / "mine.yaml"
+    path.write_text("world: {}\nsft: {}\ncollect: {}\nreward: {}\npolicy: {}\n")
+    result = plaudit_("policy", path, "--set", "reward_model=made/reward-model", "--set", "model.path=made/sft")
+    assert result.exit_code == 0, result.output
+    recipe = rooms.calls[0][1]["recipe"]
+    assert [recipe.sft, recipe.collect, recipe.reward, recipe.reward_model] == [None] * 3 + ["made/reward-model"]
+    assert plaudit_("policy", path).exit_code == 1  # which names the missing reward_model
+
+
+def test_an_unknown_setting_names_the_nearest_one(rooms, recipe_file):
     result = plaudit_("run", recipe_file, "--set", "polcy.kl.betta=0.1", "--set", "sft.epochs=-1")
     assert result.exit_code == 1
     assert result.stdout == ""
     assert "unknown setting polcy (did you mean policy?)" in result.stderr
     assert "sft.epochs: input should be greater than 0, found -1" in result.stderr
     assert "Traceback" not in result.stderr
-    assert loop.calls == []  # nothing has started
+    assert rooms.calls == []  # nothing has started
 
 
-def test_a_recipe_that_is_not_there(loop, tmp_path):
+def test_a_recipe_that_is_not_there(rooms, tmp_path):
     result = plaudit_("run", tmp_path / "none.yaml")
     assert result.exit_code == 1
     assert "none.yaml: no such recipe; `plaudit init` writes one" in result.stderr
 
 
-def test_an_error_of_ours_is_one_message(loop, recipe_file):
-    loop.fails = NumberError("policy step 3: the reward of prompt 'p7' is nan")
+def test_an_error_of_ours_is_one_message(rooms, recipe_file):
+    rooms.fails = NumberError("policy step 3: the reward of prompt 'p7' is nan")
     result = plaudit_("run", recipe_file)
     assert result.exit_code == 1
     assert result.stderr == "plaudit: policy step 3: the reward of prompt 'p7' is nan\n"
 
 
-def test_an_error_of_nobody_keeps_its_traceback(loop, recipe_file):
-    loop.fails = ZeroDivisionError("a mistake of ours")
+def test_an_error_of_nobody_keeps_its_traceback(rooms, recipe_file):
+    rooms.fails = ZeroDivisionError("a mistake of ours")
     assert isinstance(plaudit_("run", recipe_file).exception, ZeroDivisionError)
 
 
-def test_ctrl_c_says_how_to_go_on(loop, recipe_file, monkeypatch):
-    loop.fails = KeyboardInterrupt()
+def test_ctrl_c_says_how_to_go_on(rooms, recipe_file, monkeypatch):
+    rooms.fails = KeyboardInterrupt()
     monkeypatch.setattr(sys, "argv", ["/bin/plaudit", "run", "my recipe.yaml", "--fresh", "--set", "seed=1"])
     result = plaudit_("run", recipe_file)
     assert result.exit_code == 130
@@ -196,12 +220,12 @@ def make_run(folder: Path, *models: str) -> Path:
         (("language", "sft", "policy"), ["--stage", "sft"], "sft"),
     ],
 )
-def test_sample_takes_the_newest_model_of_a_run(loop, tmp_path, models, options, taken):
+def test_sample_takes_the_newest_model_of_a_run(rooms, tmp_path, models, options, taken):
     run, prompts = make_run(tmp_path / "run", *models), tmp_path / "prompts.txt"
     prompts.write_text("Once")
     result = plaudit_("sample", run, prompts, "--out", tmp_path / "o.jsonl", "--temperature", 0.5, *options)
     assert result.exit_code == 0, result.output
-    assert loop.calls == [
+    assert rooms.calls == [
         (
             "sample_file",
             {
@@ -217,15 +241,15 @@ def test_sample_takes_the_newest_model_of_a_run(loop, tmp_path, models, options,
     assert "6 answers" in result.stdout
 
 
-def test_a_model_folder_is_taken_as_it_is(loop, tmp_path):
+def test_a_model_folder_is_taken_as_it_is(rooms, tmp_path):
     run, answers = make_run(tmp_path / "run", "reward-model"), tmp_path / "answers.jsonl"
     answers.write_text("")
     for folder in (run, run / "reward-model"):
         assert plaudit_("score", folder, answers, "--out", tmp_path / "o.jsonl").exit_code == 0
-    assert [asked["model"] for _, asked in loop.calls] == [run / "reward-model"] * 2
+    assert [asked["model"] for _, asked in rooms.calls] == [run / "reward-model"] * 2
 
 
-def test_a_run_without_the_model(loop, tmp_path):
+def test_a_run_without_the_model(rooms, tmp_path):
     run, answers = make_run(tmp_path / "run", "sft"), tmp_path / "answers.jsonl"
     answers.write_text("")
     result = plaudit_("score", run, answers, "--out", tmp_path / "o.jsonl")
@@ -233,7 +257,7 @@ def test_a_run_without_the_model(loop, tmp_path):
     assert "run holds no model: there is no config.json in it, nor in reward-model below it" in result.stderr
 
 
-def test_sampling_options_are_checked_before_anything_loads(loop, tmp_path):
+def test_sampling_options_are_checked_before_anything_loads(rooms, tmp_path):
     prompts = tmp_path / "prompts.txt"
     prompts.write_text("Once")
     result = plaudit_("sample", tmp_path, prompts, "--out", tmp_path / "o.jsonl", "--top-p", 1.5)
@@ -241,11 +265,11 @@ def test_sampling_options_are_checked_before_anything_loads(loop, tmp_path):
     assert "--top-p" in result.stderr
 
 
-def test_evaluate_reads_the_recipe_of_the_run(loop, tmp_path):
+def test_evaluate_reads_the_recipe_of_the_run(rooms, tmp_path):
     run = make_run(tmp_path / "run", "policy")
     assert plaudit_("evaluate", run).exit_code == 0
     asked = {"recipe": load_recipe(run / "config.yaml"), "folder": run, "fresh": False, "only": "evaluate"}
-    assert loop.calls == [("run", asked), ("show_summary", {"folder": run})]
+    assert rooms.calls == [("run", asked), ("show_summary", {"folder": run})]
 
 
 @pytest.mark.parametrize("command", ["evaluate", "report", "chat"])
@@ -262,7 +286,7 @@ from plaudit.cli import main
 def run(*args, **kwargs):
     print("running", flush=True)
     time.sleep(60)
-plaudit.loop = types.SimpleNamespace(run=run)
+plaudit.loop = plaudit.tasks = types.SimpleNamespace(run=run)
 sys.argv = ["plaudit", "run", sys.argv[1], "--fresh"]
 main()
 """

@@ -10,6 +10,7 @@ from typer.testing import CliRunner
 
 from plaudit.cli import app
 from plaudit.cli.starter import commented, starter
+from plaudit.demo import demo_recipe
 from plaudit.errors import RecipeError
 from plaudit.recipe import Recipe, load_recipe, recipe_from, settings
 
@@ -18,13 +19,21 @@ def init(*words: object):
     return CliRunner().invoke(app, ["init", *(str(word) for word in words)])
 
 
-def test_init_writes_a_recipe_that_loads_to_the_defaults(tmp_path):
+def test_init_writes_the_recipe_of_the_demo(tmp_path):
     path = tmp_path / "new" / "mine.yaml"
     result = init(path)
     assert result.exit_code == 0
     assert f"plaudit run {path}" in result.stdout.replace("\n", "")
-    stages = ("language", "sft", "collect", "reward", "policy")
-    assert load_recipe(path) == recipe_from({"world": {}} | {stage: {} for stage in stages})
+    assert load_recipe(path) == demo_recipe()
+
+
+def test_a_given_value_counts_even_where_another_section_has_it_by_default():
+    given = {"world": {}, "reward": {}, "policy": {"optimiser": {"decay": "cosine"}}}
+    assert recipe_from(yaml.safe_load(commented(given))) == recipe_from(given)
+
+
+def test_sections_without_a_value_of_their_own_are_the_defaults():
+    assert recipe_from(yaml.safe_load(commented({"world": {}}))) == recipe_from({"world": {}})
 
 
 def test_every_setting_stands_there_with_its_meaning():

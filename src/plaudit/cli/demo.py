@@ -54,7 +54,7 @@ def init(
 ) -> None:
     """Write a recipe that names every setting, with its meaning and default.
 
-    Without options it is a recipe for the built-in world. Name a model and your files, and the stages that they
+    Without options it is the recipe of the demo. Name a model and your files, and the stages that they
     allow are switched on; the others stand there as comments.
     """
     from plaudit.cli.starter import starter

@@ -41,11 +41,12 @@ _WHOLE = """Go the whole road of a recipe, on your model and data.
 Every stage whose section is in the recipe runs, in the order below. Start the same command again after an
 interruption and the run goes on where it stopped; a finished run only shows its summary.
 """
+_ORDER = ("language", "sft", "collect", "reward", "policy")
 _STAGES = {
-    "language": "Train a language model on raw text: the recipe's `language` stage alone.",
-    "sft": "Fine-tune on demonstrations: the recipe's `sft` stage alone.",
-    "reward": "Train a reward model on judgements: the recipe's `reward` stage alone.",
-    "policy": "Tune the policy against a reward model: the recipe's `policy` stage alone.",
+    "language": "Train a language model on raw text: the recipe's `language` stage alone, starting from `model.path`.",
+    "sft": "Fine-tune on demonstrations: the recipe's `sft` stage alone, starting from `model.path`.",
+    "reward": "Train a reward model on judgements: the recipe's `reward` stage alone, starting from `reward.start`.",
+    "policy": "Tune the policy: the recipe's `policy` stage alone, from `model.path`, against `reward_model`.",
 }
 
 
@@ -54,7 +55,9 @@ def _command(name: str, only: str | None) -> Callable[..., None]:
     def command(recipe: RecipeFile, out: Out = None, changes: Changes = None, fresh: Fresh = False) -> None:
         from plaudit.recipe import load_recipe
 
-        settings = load_recipe(recipe, changes or [])  # before torch loads: a wrong setting is known at once
+        # before torch loads, so that a wrong setting is known at once; a stage alone is a recipe without the others
+        absent = [f"{stage}=null" for stage in _ORDER if only not in (None, stage)]
+        settings = load_recipe(recipe, [*absent, *(changes or [])])
 
         from plaudit import loop, tasks
 

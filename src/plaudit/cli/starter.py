@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from plaudit.cli.catalogue import Setting, as_yaml, below
+from plaudit.demo import demo_recipe
 from plaudit.errors import RecipeError
 from plaudit.recipe import Data, Recipe, Section, Source, recipe_from
 
@@ -20,7 +21,7 @@ HEADER = """\
 
 
 def starter(*, model: str | None = None, sources: Mapping[str, str] | None = None, name: str = "recipe.yaml") -> str:
-    """A recipe as text: for the built-in world, or for a model and files of the user's own.
+    """A recipe as text: that of the demo, or one for a model and files of the user's own.
 
     Args:
         model: A Transformers folder or name; None is the built-in model.
@@ -36,13 +37,9 @@ def starter(*, model: str | None = None, sources: Mapping[str, str] | None = Non
             "a model of your own needs files of your own: give --model and at least one of "
             "--documents, --demonstrations, --judgements, --prompts, or none of them for the built-in world"
         )
-    given = _built_in() if model is None else _own(model, sources)
+    given = demo_recipe().model_dump(mode="json") if model is None else _own(model, sources)
     recipe_from(given)  # what is written must load
     return commented(given, name=name)
-
-
-def _built_in() -> dict[str, Any]:
-    return {"world": {}, "language": {}, "sft": {}, "collect": {}, "reward": {}, "policy": {}}
 
 
 def _own(model: str, sources: Mapping[str, str]) -> dict[str, Any]:
@@ -63,7 +60,8 @@ def commented(given: Mapping[str, Any], *, name: str = "recipe.yaml") -> str:
     """A recipe as YAML: every setting under a comment that says what it means.
 
     Args:
-        given: Values that differ from the defaults, and optional sections that are to be there (`{}` is enough).
+        given: Values that differ from the defaults, and optional sections that are to be there (`{}` is enough);
+            of a source, only its path.
         name: The file's name, for the comment on top.
     """
     lines = [*HEADER.format(name=name).splitlines(), *_section(Recipe, None, given, depth=0)]
@@ -79,7 +77,7 @@ def _section(section: type[Section], at: Section | None, given: Mapping[str, Any
             yield ""
         yield f"{margin}# {setting.meaning}"
         lines = _lines(setting, given.get(setting.name), depth)
-        if setting.optional and setting.name not in given:
+        if setting.optional and given.get(setting.name) is None:
             yield from (f"{margin}# {line.removeprefix(margin)}" for line in lines)
         else:
             yield from lines
@@ -97,7 +95,7 @@ def _lines(setting: Setting, value: Any, depth: int) -> Iterator[str]:
     if setting.inner is not None:
         yield f"{margin}{setting.name}:"
         yield from _section(setting.inner, setting.default, value or {}, depth + 1)
-    elif isinstance(value, list):
+    elif value and isinstance(value, list) and isinstance(value[0], dict):
         yield f"{margin}{setting.name}:"
         yield from (f"{margin}  - path: {as_yaml(source['path'])}" for source in value)
     else:
