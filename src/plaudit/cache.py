@@ -28,7 +28,8 @@ def cache_folder() -> Path:
 
 def builtin_folder(recipe: Recipe) -> Path:
     """The built-in model's place: one for each way of training it."""
-    assert recipe.language is not None and recipe.world is not None
+    assert recipe.language is not None
+    assert recipe.world is not None
     what = {
         "version": __version__,
         "world": recipe.world.name,

@@ -234,7 +234,8 @@ class _Road:
     def _collect(self) -> None:
         settings = self.recipe.collect
         there = self.materials.world
-        assert settings is not None and there is not None
+        assert settings is not None
+        assert there is not None
         with self.stage("collect", "judgements.jsonl", [self._named(self.tuned()), "annotators"]):
             prompts = self.materials.prompts()[0][: settings.prompts]
             words = self.words(self.tuned())
@@ -319,9 +320,7 @@ class _Road:
 
     def _scorer(self) -> ModelScorer:
         folder = self.recipe.reward_model or self.folder / "reward-model"
-        return ModelScorer.from_folder(
-            folder, self.machine, self.recipe.text, micro_tokens=self.recipe.micro_tokens
-        )
+        return ModelScorer.from_folder(folder, self.machine, self.recipe.text, micro_tokens=self.recipe.micro_tokens)
 
     def _policy(self) -> None:
         settings, recipe = self.recipe.policy, self.recipe

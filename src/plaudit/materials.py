@@ -88,5 +88,3 @@ def _of_world(recipe: Recipe) -> Materials:
         prompts=prompts,
         judgements=lambda: ([], []),
     )
-
-

@@ -103,7 +103,7 @@ def _answered(path: Path) -> list[tuple[Prompt, tuple[str, ...]]]:
 def _sampled(path: Path) -> list[tuple[Prompt, tuple[str, ...]]] | None:
     if path.suffix != ".jsonl":
         return None
-    found = []
+    found: list[tuple[Prompt, tuple[str, ...]]] = []
     with path.open(encoding="utf-8") as file:
         for number, line in enumerate(file, 1):
             try:
@@ -141,9 +141,7 @@ class Chat:
         self._samplers = []
         for path in (before, tuned):
             model = load_language(str(path), machine)
-            words = Words(
-                load_tokenizer(str(path)), recipe.text, context=context_of(model), stop_ids=_stop_ids(model)
-            )
+            words = Words(load_tokenizer(str(path)), recipe.text, context=context_of(model), stop_ids=_stop_ids(model))
             self._samplers.append((ModelSampler(model, words, machine), words))
 
     def answer(self, text: str) -> tuple[str, str]:

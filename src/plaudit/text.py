@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from plaudit.errors import TextError
-from plaudit.records import Prompt
 from plaudit.recipe import Text
+from plaudit.records import Prompt
 
 __all__ = ["Words"]
 
@@ -30,9 +30,7 @@ class Words:
         TextError: the template has no place for the prompt.
     """
 
-    def __init__(
-        self, tokenizer: Any, text: Text, *, context: int | None = None, stop_ids: Sequence[int] = ()
-    ) -> None:
+    def __init__(self, tokenizer: Any, text: Text, *, context: int | None = None, stop_ids: Sequence[int] = ()) -> None:
         if text.template is not None and "{prompt}" not in text.template:
             raise TextError(f"text.template must hold {{prompt}}, found {text.template!r}")
         self.tokenizer = tokenizer

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import NamedTuple
 
 import sacrebleu
@@ -50,7 +51,7 @@ def distinct_2(answers: Sequence[Sequence[int]], lengths: Sequence[int]) -> floa
     pairs = [
         pair
         for answer, length in zip(answers, lengths, strict=True)
-        for pair in zip(answer[:length], answer[1:length], strict=False)
+        for pair in pairwise(answer[:length])
     ]
     return len(set(pairs)) / len(pairs) if pairs else math.nan
 
@@ -61,6 +62,4 @@ def bleu(answers: Sequence[str], references: Sequence[str]) -> float:
     Post 2018, https://arxiv.org/abs/1804.08771.
     """
     chinese = statistics.fmean(any("\u4e00" <= c <= "\u9fff" for c in text) for text in references) > 0.5
-    return float(
-        sacrebleu.corpus_bleu(list(answers), [list(references)], tokenize="zh" if chinese else "13a").score
-    )
+    return float(sacrebleu.corpus_bleu(list(answers), [list(references)], tokenize="zh" if chinese else "13a").score)

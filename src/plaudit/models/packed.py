@@ -26,7 +26,18 @@ from transformers import AttentionInterface, AttentionMaskInterface
 from plaudit.batch import TokenTree, pack
 from plaudit.errors import ModelError
 
-__all__ = ["ATTENTION", "Plan", "TreePlan", "attend", "bare", "body_of", "choose_road", "hidden_states", "own_attention", "run_packed"]
+__all__ = [
+    "ATTENTION",
+    "Plan",
+    "TreePlan",
+    "attend",
+    "bare",
+    "body_of",
+    "choose_road",
+    "hidden_states",
+    "own_attention",
+    "run_packed",
+]
 
 ATTENTION = "plaudit_packed"
 
@@ -100,7 +111,9 @@ class TreePlan:
         prompt_of, lengths = tree.prompt_of_answers(), tree.lengths
         self.whole = all(len(answers) == 1 for answers in tree.answer_lengths)
         if self.whole:  # one answer each: a text is one causal block
-            sizes = [prompt + answers[0] for prompt, answers in zip(tree.prompt_lengths, tree.answer_lengths, strict=True)]
+            sizes = [
+                prompt + answers[0] for prompt, answers in zip(tree.prompt_lengths, tree.answer_lengths, strict=True)
+            ]
             self.causal_PT, packed = _blocks(starts, sizes)
             order = packed
         else:
@@ -199,7 +212,8 @@ def _packed(model: Any, tree: TokenTree) -> Tensor:
 def run_packed(model: Any, token_N: Tensor, position_N: Tensor, plan: Plan) -> Tensor:
     """[N, D] last hidden state of a packed row, attended to by a plan."""
     out = body_of(model)(input_ids=token_N[None], position_ids=position_N[None], use_cache=False, plan=plan)
-    return out.last_hidden_state[0]  # type: ignore[no-any-return]
+    hidden_ND: Tensor = out.last_hidden_state[0]
+    return hidden_ND
 
 
 def _rows(model: Any, tree: TokenTree) -> Tensor:
@@ -212,9 +226,7 @@ def _rows(model: Any, tree: TokenTree) -> Tensor:
         places.append(torch.cat([prompt, torch.arange(answer_starts[b], answer_starts[b] + tree.lengths[b])]))
     place_BT = nn.utils.rnn.pad_sequence(places, batch_first=True, padding_value=-1).to(device)
     real_BT = place_BT >= 0
-    out = body_of(model)(
-        input_ids=tree.token_N[place_BT.clamp(min=0)], attention_mask=real_BT.long(), use_cache=False
-    )
+    out = body_of(model)(input_ids=tree.token_N[place_BT.clamp(min=0)], attention_mask=real_BT.long(), use_cache=False)
     hidden_BTD = out.last_hidden_state
     hidden_ND = hidden_BTD.new_zeros(len(tree.token_N), hidden_BTD.shape[-1])
     return hidden_ND.index_put((place_BT[real_BT],), hidden_BTD[real_BT])

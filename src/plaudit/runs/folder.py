@@ -11,7 +11,6 @@ import json
 import os
 import platform
 import shutil
-
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib import metadata
@@ -87,7 +86,9 @@ class Run:
         try:
             fcntl.flock(self._held, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
-            raise RunError(f"another process is working in {self.folder}: wait for it, or choose another --out") from error
+            raise RunError(
+                f"another process is working in {self.folder}: wait for it, or choose another --out"
+            ) from error
 
     def close(self) -> None:
         """Let go of the folder and end the trackers."""
@@ -264,6 +265,6 @@ def _processor() -> str:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:
         return platform.processor()
-    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.processor())
-
-
+    return next(
+        (line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.processor()
+    )

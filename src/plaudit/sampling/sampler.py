@@ -199,11 +199,8 @@ class ModelSampler:
 
                 def write(logits_SV: Tensor, flights: list[_Flight] = flights, ends: dict[int, Ended] = ends) -> Tensor:
                     live = [i for i in range(len(flights)) if i not in ends]
-                    for i, ended in zip(
-                        live, self._write([flights[i] for i in live], logits_SV[live], sampling), strict=True
-                    ):
-                        if ended is not None:
-                            ends[i] = ended
+                    found = self._write([flights[i] for i in live], logits_SV[live], sampling)
+                    ends.update((i, ended) for i, ended in zip(live, found, strict=True) if ended is not None)
                     return torch.tensor([flight.tokens[-1] for flight in flights], device=logits_SV.device)
 
                 context = torch.tensor([flight.context for flight in flights], device=self.machine.device)

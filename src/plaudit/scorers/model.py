@@ -8,8 +8,8 @@ from pathlib import Path
 from plaudit.batch import Needs, pack
 from plaudit.models.load import Machine, context_of, load_reward, load_tokenizer
 from plaudit.models.network import RewardNetwork
-from plaudit.records import Ended, Group, Prompt
 from plaudit.recipe import Text
+from plaudit.records import Ended, Group, Prompt
 from plaudit.scorers.seam import Scores
 from plaudit.text import Words
 from plaudit.training.learner import forward
@@ -63,9 +63,7 @@ class ModelScorer:
     def score(self, groups: Sequence[Group]) -> Scores:
         """The reward of each answer. An answer that was cut is read without an end token."""
         values = iter(
-            self.score_texts(
-                [(g.prompt, [(a.text, a.ended is Ended.STOPPED) for a in g.answers]) for g in groups]
-            )
+            self.score_texts([(g.prompt, [(a.text, a.ended is Ended.STOPPED) for a in g.answers]) for g in groups])
         )
         return Scores(value_PG=tuple(tuple(next(values) for _ in group.answers) for group in groups))
 
@@ -78,7 +76,5 @@ class ModelScorer:
                 (context, [self.words.answer_ids(a, prompt_tokens=len(context), ended=done) for a, done in answers])
             )
         batch = TextBatch(tree=pack(packed, names=[prompt.id for prompt, _ in texts]))
-        outputs = forward(
-            self.network, batch, Needs(score=True), machine=self.machine, micro_tokens=self.micro_tokens
-        )
+        outputs = forward(self.network, batch, Needs(score=True), machine=self.machine, micro_tokens=self.micro_tokens)
         return [self.gain * raw + self.bias for raw in outputs.score_B.tolist()]

@@ -196,7 +196,9 @@ class ModelLearner:
 
     def save(self, folder: Path) -> None:
         """Write `weights.safetensors` and `optimiser.safetensors` into the folder."""
-        save_file({name: tensor.contiguous() for name, tensor in self.weights().items()}, folder / "weights.safetensors")
+        save_file(
+            {name: tensor.contiguous() for name, tensor in self.weights().items()}, folder / "weights.safetensors"
+        )
         memory: dict[str, Tensor] = {"done": torch.tensor(self.done)}
         for name, tensor in self.network.trained().items():
             for key, value in self._optimiser.state.get(tensor, {}).items():

@@ -5,7 +5,7 @@ Shape letters:  B answers   T tokens   P prompts
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -31,7 +31,7 @@ class TextBatch:
 class LanguageLoss:
     """Negative log-likelihood of the answers' tokens, in nats; every token weighs the same."""
 
-    needs: Needs = Needs(logp=True)
+    needs: Needs = field(default_factory=lambda: Needs(logp=True))
 
     def __call__(self, outputs: Outputs, batch: TextBatch) -> LossSum:
         """Sum over tokens, and their number."""
@@ -57,7 +57,7 @@ class JudgementLoss:
     A ranking: the mean over its ordered pairs of -log sigmoid(score difference). A thumb: -log sigmoid(+-score).
     """
 
-    needs: Needs = Needs(score=True)
+    needs: Needs = field(default_factory=lambda: Needs(score=True))
 
     def __call__(self, outputs: Outputs, batch: JudgedBatch) -> LossSum:
         """Sum over judgements that say something, and their number."""
@@ -86,9 +86,7 @@ class JudgementLoss:
             right += float(((score_B[thumbed_B] > 0) == up_B).sum())
             pairs_seen += thumbs
             count += thumbs
-        return LossSum(
-            total, count, {"loss": (total.detach(), count), "accuracy": (right, float(pairs_seen))}
-        )
+        return LossSum(total, count, {"loss": (total.detach(), count), "accuracy": (right, float(pairs_seen))})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,4 +1,4 @@
-"""Policy gradient: sample, score, turn rewards into advantages, step; PPO and leave-one-out REINFORCE from the same parts.
+"""Policy gradient: sample, score, turn rewards into advantages, step; PPO and RLOO from the same parts.
 
 Shape letters:  B answers   T tokens   P prompts
 """
@@ -276,9 +276,7 @@ def _rollout(
     has_critic = "critic" in learner.network.groups()
     value_BT = learner.forward(batch, Needs(value=True)).value_BT.cpu() if has_critic else torch.zeros_like(old_logp_BT)
     ref_logp_BT = reference.logp_BT(batch).cpu()
-    rollout = Rollout(
-        tree=tree, score_B=torch.tensor(rewards), kl_BT=k1(old_logp_BT, ref_logp_BT), value_BT=value_BT
-    )
+    rollout = Rollout(tree=tree, score_B=torch.tensor(rewards), kl_BT=k1(old_logp_BT, ref_logp_BT), value_BT=value_BT)
     return rollout, old_logp_BT
 
 

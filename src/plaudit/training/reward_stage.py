@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-
 import math
 import statistics
 from collections.abc import Sequence
@@ -90,9 +89,7 @@ def train_reward(
     if len(items) < len(judgements):
         say(f"reward: {len(judgements) - len(items)} of {len(judgements)} judgements order nothing and are left out")
     steps = max(1, math.ceil(settings.epochs * len(items) / settings.minibatch))
-    learner = ModelLearner(
-        network, settings.optimiser, steps=steps, machine=machine, micro_tokens=recipe.micro_tokens
-    )
+    learner = ModelLearner(network, settings.optimiser, steps=steps, machine=machine, micro_tokens=recipe.micro_tokens)
     seed = derive(recipe.seed, "reward")
 
     def body(step: int) -> dict[str, float]:
@@ -147,9 +144,7 @@ def _won(gap: float) -> float:
 def _gaps(item: JudgedTokens, score: Sequence[float]) -> tuple[list[float], list[float]]:
     if item.ranks == (0,):
         return [score[0] if item.thumb else -score[0]], []
-    pairs = [
-        (i, j) for i in range(len(score)) for j in range(len(score)) if item.ranks[i] < item.ranks[j]
-    ]
+    pairs = [(i, j) for i in range(len(score)) for j in range(len(score)) if item.ranks[i] < item.ranks[j]]
     lengths = [len(answer) for answer in item.answers]
     return [score[i] - score[j] for i, j in pairs], [_won(lengths[i] - lengths[j]) for i, j in pairs]
 
@@ -182,5 +177,3 @@ def _calibration(gaps: Sequence[float], bins: int = 5) -> dict[str, Any]:
     ]
     error = sum(row["count"] * abs(row["predicted"] - row["observed"]) for row in table) / len(gaps)
     return {"expected_calibration_error": error, "calibration": table}
-
-

@@ -92,9 +92,7 @@ def _train(
 ) -> ModelLearner:
     if not texts:
         raise RecordError(f"{stage}: there is no text to learn from")
-    learner = ModelLearner(
-        network, settings.optimiser, steps=steps, machine=machine, micro_tokens=recipe.micro_tokens
-    )
+    learner = ModelLearner(network, settings.optimiser, steps=steps, machine=machine, micro_tokens=recipe.micro_tokens)
     seed = derive(recipe.seed, stage)
 
     def body(step: int) -> dict[str, float]:
