@@ -108,7 +108,7 @@ def test_shapes_must_agree(estimate):
 
 # controllers
 
-CONTROLLERS = [FixedKl(0.2), AdaptiveKl(0.1, target=6, horizon=640), AnnealedKl(1.0, 0.1, rounds=4)]
+CONTROLLERS = [FixedKl(1 / 3), AdaptiveKl(0.1, target=6, horizon=640), AnnealedKl(1.0, 0.1, rounds=4)]
 
 
 def test_fixed_stays():
@@ -153,8 +153,10 @@ def test_a_controller_comes_back_from_json(controller: KlController):
     on = controller
     for kl in (9.0, 2.0, 30.0):
         on = on.update(kl, answers=32)
+    assert json.loads(json.dumps(on.state())) == on.state()
     back = controller.restored(json.loads(json.dumps(on.state())))
     assert back == on
+    assert back.beta == on.beta
     assert back.update(7.0, 32).beta == on.update(7.0, 32).beta
 
 

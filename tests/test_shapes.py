@@ -28,5 +28,7 @@ def test_masks_hold_booleans():
 
 def test_empty_rows_are_named():
     check_rows("mask_BT", torch.tensor([[False, True], [True, True]]))
+    with pytest.raises(ShapeError, match=r"mask_BT selects no token in rows \[1\]"):
+        check_rows("mask_BT", torch.tensor([[False, True], [False, False]]))
     with pytest.raises(ShapeError, match=r"answer_BT selects no token in rows \[0, 2\]: drop"):
         check_rows("answer_BT", torch.tensor([[False, False], [True, False], [False, False]]))
