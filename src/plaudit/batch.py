@@ -81,13 +81,13 @@ class TokenTree:
 
     def mask_BT(self) -> Tensor:
         """bool [B, T]: which places hold an answer token."""
-        length_B = torch.tensor(self.lengths, device=self.token_N.device)
+        length_B = self._index(self.lengths)
         return torch.arange(max(self.lengths, default=0), device=self.token_N.device) < length_B[:, None]
 
     def token_BT(self) -> Tensor:
         """int64 [B, T]: the answers' tokens, 0 after their end."""
         mask_BT = self.mask_BT()
-        start_B = torch.tensor(self.answer_starts(), device=mask_BT.device)
+        start_B = self._index(self.answer_starts())
         place_BT = start_B[:, None] + torch.arange(mask_BT.shape[1], device=mask_BT.device)
         return self.token_N[place_BT.masked_fill(~mask_BT, 0)].masked_fill(~mask_BT, 0)
 
@@ -97,7 +97,7 @@ class TokenTree:
         The first token of an answer is predicted by the last token of its prompt, the others by the token before.
         """
         mask_BT = self.mask_BT()
-        start_B = torch.tensor(self.answer_starts(), device=mask_BT.device)
+        start_B = self._index(self.answer_starts())
         source_BT = start_B[:, None] - 1 + torch.arange(mask_BT.shape[1], device=mask_BT.device)
         if source_BT.shape[1]:
             source_BT[:, 0] = self._prompt_ends()
@@ -105,8 +105,7 @@ class TokenTree:
 
     def last_B(self) -> Tensor:
         """int64 [B]: place of each answer's last token; of its prompt's last where the answer is empty."""
-        start_B = torch.tensor(self.answer_starts(), device=self.token_N.device)
-        length_B = torch.tensor(self.lengths, device=self.token_N.device)
+        start_B, length_B = self._index(self.answer_starts()), self._index(self.lengths)
         return torch.where(length_B > 0, start_B + length_B - 1, self._prompt_ends())
 
     def position_N(self) -> Tensor:
@@ -123,7 +122,10 @@ class TokenTree:
 
     def _prompt_ends(self) -> Tensor:
         ends = [start + length - 1 for start, length in zip(self.prompt_starts(), self.prompt_lengths, strict=True)]
-        return torch.tensor([ends[p] for p in self.prompt_of_answers()], device=self.token_N.device)
+        return self._index([ends[p] for p in self.prompt_of_answers()])
+
+    def _index(self, values: list[int]) -> Tensor:
+        return torch.tensor(values, dtype=torch.int64, device=self.token_N.device)
 
 
 def pack(
@@ -175,10 +177,14 @@ def select(batch: SomeBatch, rows: Sequence[int]) -> SomeBatch:
     """The batch with only these answers, in their old order; prompts left without one are dropped.
 
     Tensors named `_BT` are also cut to the longest answer that is left.
+
+    Raises:
+        ShapeError: no answer is left, or a tensor's suffix says nothing about answers or prompts.
     """
     tree = batch.tree
     kept = sorted(rows)
-    chosen = set(kept)
+    if not kept:
+        raise ShapeError(f"no answer is selected out of {tree.answers}: a batch needs one")
     prompt_of = tree.prompt_of_answers()
     starts, answer_starts, lengths = tree.prompt_starts(), tree.answer_starts(), tree.lengths
     prompts = sorted({prompt_of[row] for row in kept})
@@ -196,7 +202,7 @@ def select(batch: SomeBatch, rows: Sequence[int]) -> SomeBatch:
         answer_lengths=tuple(answer_lengths),
         names=tuple(tree.names[p] for p in prompts),
     )
-    longest = max((lengths[row] for row in chosen), default=0)
+    longest = max(lengths[row] for row in kept)
     return dataclasses.replace(batch, tree=small, **_cut(batch, kept, prompts, longest))  # type: ignore[type-var]
 
 

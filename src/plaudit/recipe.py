@@ -1,19 +1,24 @@
 """Every setting of Plaudit, with its unit and default: one page that a recipe file, `--set` and Python share.
 
-A recipe is YAML. A stage runs when its section is there; the sections are in the order in which they run.
+A recipe is YAML. A stage runs when its section is there; the sections are in the order in which they run. In its
+paths `$NAME` stands for an environment variable.
 Nothing here loads torch, so that `--help` and `plaudit init` answer at once.
 """
 
 from __future__ import annotations
 
+import copy
 import difflib
+import itertools
+import os
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import UnionType
-from typing import Any, Literal, Self, Union, get_args, get_origin
+from typing import Any, Literal, NamedTuple, Self, Union, get_args, get_origin
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, model_validator
 
 from plaudit.errors import RecipeError
 
@@ -77,7 +82,7 @@ class Source(Section):
     """One file, folder or Hugging Face dataset to read."""
 
     path: str
-    """A file (.json, .jsonl, .csv, .parquet, .txt, each also .gz), a dataset folder, or a dataset's name."""
+    """A file (.json, .jsonl, .csv, .parquet, .txt, each also .gz), a dataset folder or name; may hold `$NAME`."""
     format: str = "auto"
     """What the rows are; `auto` recognises them (see `plaudit data check`)."""
     split: str = "train"
@@ -331,7 +336,7 @@ class Recipe(Section):
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     """Where the models live; `auto` takes the first of cuda, mps, cpu that is there."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
-    """`bf16` computes in 16 bits where that is faster and keeps weights in 32; `auto` measures."""
+    """`bf16` computes in 16 bits and keeps weights in 32; `auto` takes it where the processor multiplies in it."""
     threads: int | None = Field(default=None, ge=1)
     """CPU threads; nothing leaves it to torch."""
     save_every: int = Field(default=20, ge=1)
@@ -353,42 +358,120 @@ class Recipe(Section):
     tracking: Tracking = Tracking()
 
     @model_validator(mode="after")
-    def _consistent(self) -> Self:
-        problems = list(_contradictions(self))
-        if problems:
-            raise ValueError("; ".join(problems))
+    def _consistent(self, info: ValidationInfo) -> Self:
+        found = list(_contradictions(self))
+        if isinstance(info.context, list):  # somebody collects them
+            info.context.extend(found)
+        elif found:
+            raise ValueError("; ".join(one.says for one in found))
         return self
 
 
-def _contradictions(recipe: Recipe) -> Iterator[str]:
-    policy, data = recipe.policy, recipe.data
-    if policy is not None:
-        answers = policy.prompts_per_round * policy.answers_per_prompt
-        if policy.minibatch is not None and answers % policy.minibatch:
-            yield (
-                f"policy.minibatch {policy.minibatch} does not divide the {answers} answers of a round "
-                f"({policy.prompts_per_round} prompts x {policy.answers_per_prompt})"
-            )
-        if policy.algorithm == "rloo" and policy.answers_per_prompt < 2:
-            yield "policy.answers_per_prompt must be 2 or more for rloo, whose baseline is the other answers"
-        if policy.sampling.temperature == 0 or policy.sampling.top_p < 1:
-            yield "policy.sampling must draw from the whole distribution: temperature above 0 and top_p 1"
-        if recipe.reward is None and recipe.reward_model is None:
-            yield "policy needs a reward: give a reward section, or reward_model, the folder of a trained one"
+class _Contradiction(NamedTuple):
+    says: str
+    about: tuple[str, ...]
+    """Every setting that it was found from: where one of them is wrong by itself, nothing follows."""
+
+
+def _contradictions(recipe: Recipe) -> Iterator[_Contradiction]:
+    yield from _within_policy(recipe)
+    yield from _between_stages(recipe)
+    yield from (_of_own_files(recipe) if recipe.world is None else _of_world(recipe, recipe.world))
+
+
+def _within_policy(recipe: Recipe) -> Iterator[_Contradiction]:
+    policy = recipe.policy
+    if policy is None:
+        return
+    answers = policy.prompts_per_round * policy.answers_per_prompt
+    if policy.minibatch is not None and answers % policy.minibatch:
+        yield _Contradiction(
+            f"policy.minibatch {policy.minibatch} does not divide the {answers} answers of a round "
+            f"({policy.prompts_per_round} prompts x {policy.answers_per_prompt})",
+            ("policy.minibatch", "policy.prompts_per_round", "policy.answers_per_prompt"),
+        )
+    if policy.algorithm == "rloo" and policy.answers_per_prompt < 2:
+        yield _Contradiction(
+            "policy.answers_per_prompt must be 2 or more for rloo, whose baseline is the other answers",
+            ("policy.answers_per_prompt", "policy.algorithm"),
+        )
+    if policy.sampling.temperature == 0 or policy.sampling.top_p < 1:
+        yield _Contradiction(
+            "policy.sampling must draw from the whole distribution: temperature above 0 and top_p 1",
+            ("policy.sampling.temperature", "policy.sampling.top_p"),
+        )
+
+
+def _between_stages(recipe: Recipe) -> Iterator[_Contradiction]:
+    if recipe.policy is not None and recipe.reward is None and recipe.reward_model is None:
+        yield _Contradiction(
+            "policy needs a reward: give a reward section, or reward_model, the folder of a trained one",
+            ("reward", "reward_model"),
+        )
     if recipe.reward is not None and recipe.reward_model is not None:
-        yield "reward trains a model and reward_model names a trained one: give one of the two"
-    if recipe.reward is not None and recipe.reward.start == "sft" and recipe.sft is None and not recipe.world:
-        yield "reward.start is 'sft' but there is no sft section: set reward.start to 'model'"
-    if recipe.collect is not None and recipe.world is None:
-        yield "collect asks the annotators of a built-in world: set world, or give data.judgements"
-    if recipe.world is None:
-        for stage, needs in (("language", "documents"), ("sft", "demonstrations"), ("policy", "prompts")):
-            if getattr(recipe, stage) is not None and not getattr(data, needs):
-                yield f"{stage} needs data.{needs}"
-        if recipe.reward is not None and not data.judgements:
-            yield "reward needs data.judgements"
-        if recipe.model.path == "builtin":
-            yield "model.path is 'builtin', which knows only the built-in world: set model.path to yours"
+        yield _Contradiction(
+            "reward trains a model and reward_model names a trained one: give one of the two", ("reward_model",)
+        )
+    if recipe.model.random and recipe.language is None:
+        yield _Contradiction(
+            "model.random draws weights that only the language stage trains: give a language section",
+            ("model.random", "language"),
+        )
+
+
+def _of_own_files(recipe: Recipe) -> Iterator[_Contradiction]:
+    for stage, needs in (
+        ("language", "documents"),
+        ("sft", "demonstrations"),
+        ("reward", "judgements"),
+        ("policy", "prompts"),
+    ):
+        if getattr(recipe, stage) is not None and not getattr(recipe.data, needs):
+            yield _Contradiction(f"{stage} needs data.{needs}", (f"data.{needs}", "world"))
+    if recipe.reward is not None and recipe.reward.start == "sft" and recipe.sft is None:
+        yield _Contradiction(
+            "reward.start is 'sft' but there is no sft section: set reward.start to 'model'",
+            ("reward.start", "sft", "world"),
+        )
+    if recipe.collect is not None:
+        yield _Contradiction(
+            "collect asks the annotators of a built-in world: set world, or give data.judgements", ("world",)
+        )
+    if recipe.model.path == "builtin":
+        yield _Contradiction(
+            "model.path is 'builtin', which knows only the built-in world: set model.path to yours",
+            ("model.path", "world"),
+        )
+
+
+def _of_world(recipe: Recipe, world: World) -> Iterator[_Contradiction]:
+    for kind in ("documents", "demonstrations", "judgements", "prompts"):
+        if getattr(recipe.data, kind):
+            yield _Contradiction(
+                f"data.{kind} is not read where world is set, which has its own: give one of the two", (f"data.{kind}",)
+            )
+    collect, policy = recipe.collect, recipe.policy
+    first = next((stage for stage in ("sft", "collect", "reward", "policy") if getattr(recipe, stage) is not None), "")
+    if first and recipe.language is None and recipe.model.path == "builtin":
+        yield _Contradiction(
+            f"{first} starts from the built-in model, which the language stage trains: give a language section, or set "
+            "model.path to a trained one, such as runs/demo/language",
+            ("language", "model.path"),
+        )
+    if recipe.reward is not None and collect is None:
+        yield _Contradiction(
+            "reward needs the judgements of the world's annotators: give a collect section", ("collect",)
+        )
+    if collect is not None and collect.prompts > world.prompts:
+        yield _Contradiction(
+            f"collect.prompts {collect.prompts} is more than the {world.prompts} of world.prompts",
+            ("collect.prompts", "world.prompts"),
+        )
+    if policy is not None and policy.prompts_per_round > world.prompts:
+        yield _Contradiction(
+            f"policy.prompts_per_round {policy.prompts_per_round} is more than the {world.prompts} of world.prompts",
+            ("policy.prompts_per_round", "world.prompts"),
+        )
 
 
 def load_recipe(path: Path, changes: Sequence[str] = ()) -> Recipe:
@@ -407,7 +490,36 @@ def load_recipe(path: Path, changes: Sequence[str] = ()) -> Recipe:
         given = {}
     if not isinstance(given, dict):
         raise RecipeError(f"{path}: a recipe holds `setting: value` lines, found a {type(given).__name__}")
-    return recipe_from(override(given, changes), where=str(path))
+    return recipe_from(_expanded(override(given, changes), str(path)), where=str(path))
+
+
+_PATHS = {"path", "tokenizer", "start", "reward_model"}
+
+
+def _expanded(given: dict[str, Any], where: str) -> dict[str, Any]:
+    """The recipe with `$NAME` and `${NAME}` in its paths replaced by what the environment says."""
+    missing: set[str] = set()
+
+    def value_of(found: re.Match[str]) -> str:
+        name = found[1] or found[2]
+        if name not in os.environ:
+            missing.add(name)
+        return os.environ.get(name, "")
+
+    def walk(value: Any, name: str) -> Any:
+        if isinstance(value, dict):
+            return {key: walk(inner, str(key)) for key, inner in value.items()}
+        if isinstance(value, list):
+            return [walk(inner, name) for inner in value]
+        if name in _PATHS and isinstance(value, str):
+            return re.sub(r"\$(?:(\w+)|\{(\w+)\})", value_of, value)
+        return value
+
+    expanded: dict[str, Any] = walk(given, "")
+    if missing:
+        names = ", ".join(sorted(missing))
+        raise RecipeError(f"{where}: its paths name {names}, which the environment does not hold")
+    return expanded
 
 
 def override(given: Mapping[str, Any], changes: Sequence[str]) -> dict[str, Any]:
@@ -440,20 +552,60 @@ def recipe_from(given: Mapping[str, Any], *, where: str = "recipe") -> Recipe:
         return Recipe.model_validate(given)
     except ValidationError as error:
         problems = [_problem(found["loc"], found["type"], found["msg"], found["input"]) for found in error.errors()]
+        problems += _beside(given, [found["loc"] for found in error.errors()])
         raise RecipeError(f"{where}: " + "; ".join(problems)) from error
+
+
+def _beside(given: Mapping[str, Any], wrong: Sequence[tuple[int | str, ...]]) -> list[str]:
+    """The contradictions among the settings that are right, none that a wrong one may have caused."""
+    if () in wrong:
+        return []
+    found: list[_Contradiction] = []
+    try:
+        Recipe.model_validate(_without(given, wrong), context=found)
+    except ValidationError:
+        return []
+    names = [".".join(map(str, place)) for place in wrong]
+    names += [near for place in wrong if (near := _nearest(place))]  # what an unknown name was meant to be
+    return [one.says for one in found if not any(_overlap(name, about) for name in names for about in one.about)]
+
+
+def _without(given: Mapping[str, Any], places: Sequence[tuple[int | str, ...]]) -> dict[str, Any]:
+    """A copy without what stands at these places; a list goes whole."""
+    rest: dict[str, Any] = copy.deepcopy(dict(given))
+    for place in places:
+        inner = rest
+        for part, after in itertools.zip_longest(place, place[1:]):
+            value = inner.get(part)
+            if not isinstance(value, dict) or after not in value:
+                inner.pop(part, None)
+                break
+            inner = value
+    return rest
+
+
+def _overlap(one: str, other: str) -> bool:
+    return one == other or one.startswith(f"{other}.") or other.startswith(f"{one}.")
 
 
 def _problem(place: tuple[int | str, ...], kind: str, message: str, value: object) -> str:
     name = ".".join(str(part) for part in place)
     if kind == "extra_forbidden":
-        known = [setting for setting, _, _ in settings(Recipe)]
-        known += sorted({setting.rsplit(".", 1)[0] for setting in known if "." in setting})
-        near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-        near = near or [full for full in known if full.rsplit(".", 1)[-1] == str(place[-1])][:1]
-        return f"unknown setting {name}" + (f" (did you mean {near[0]}?)" if near else "")
+        near = _nearest(place)
+        return f"unknown setting {name}" + (f" (did you mean {near}?)" if near else "")
     if kind == "value_error":
         return message.removeprefix("Value error, ")
     return f"{name}: {message[:1].lower()}{message[1:]}, found {value!r:.80}"
+
+
+def _nearest(place: tuple[int | str, ...]) -> str:
+    """The known setting that an unknown name was probably meant to be, or nothing."""
+    name = ".".join(str(part) for part in place)
+    known = [setting for setting, _, _ in settings(Recipe)]
+    known += sorted({setting.rsplit(".", 1)[0] for setting in known if "." in setting})
+    near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    near = near or [full for full in known if full.rsplit(".", 1)[-1] == str(place[-1])]
+    return near[0] if near else ""
 
 
 def settings(section: type[Section], prefix: str = "", at: Section | None = None) -> Iterator[tuple[str, Any, str]]:

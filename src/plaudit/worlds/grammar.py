@@ -64,6 +64,11 @@ class Grammar:
     reviews: tuple[Template, ...]
     notes: tuple[str, ...]
     """Sentences for notes."""
+    register: str
+    """What stands before a list of names."""
+    names: tuple[str, ...]
+    """Each name behind what announces it in every text, so that one look back tells which name comes."""
+    comma: str
     talks: tuple[str, ...]
     """Texts that are neither."""
     words: Mapping[str, tuple[str, ...]]
@@ -137,7 +142,7 @@ class Grammar:
     def alphabet(self) -> set[str]:
         """Every character that this grammar can write."""
         reviews = (template.text for template in self.reviews)
-        texts = [self.prompt, self.notes_prompt, *self.notes, *self.talks, *reviews]
+        texts = [self.prompt, self.notes_prompt, self.register, self.comma, *self.names, *self.notes, *self.talks, *reviews]
         words = [*chain(*self.words.values(), *self.titles, *self.authors), *self.heroes]
         return set(self.space).union(*words, *(_SLOT.sub("", text) for text in texts))
 

@@ -8,7 +8,7 @@ from random import Random
 from plaudit.worlds.grammar import Book, Grammar, Template
 from plaudit.worlds.taste import GRAMMARS
 
-__all__ = ["document", "review"]
+__all__ = ["document", "register", "review"]
 
 _RATES = {"book": 0.46, "balanced": 0.42, "specific": 0.42, "advice": 0.42, "varied": 0.46}
 """How often a review is meant to have each property."""
@@ -43,16 +43,25 @@ def review(book: Book, rng: Random) -> str:
 
 
 def document(book: Book, rng: Random) -> str:
-    """A text of the corpus about the book: half are reviews behind their prompts, a third notes, the rest talk."""
+    """A text of the corpus: four of ten are reviews behind their prompts, half say the book's names often, the rest talk."""
     grammar = GRAMMARS[book.language]
     kind = rng.random()
-    if kind < 0.5:
+    if kind < 0.4:
         return grammar.write(grammar.prompt, book, rng) + review(book, rng)
-    if kind < 0.85:
+    if kind < 0.7:
         head = grammar.write(grammar.notes_prompt, book, rng) if rng.random() < 0.5 else ""
         notes = rng.sample(grammar.notes, rng.randint(5, 6))
         return head + grammar.join(grammar.write(note, book, rng) for note in notes)
+    if kind < 0.9:
+        return register(book, rng)
     return grammar.write(rng.choice(grammar.talks), book, rng)
+
+
+def register(book: Book, rng: Random) -> str:
+    """The names of one book again and again, in any order, each behind the word that announces it in every text."""
+    grammar = GRAMMARS[book.language]
+    order = [name for _ in range(rng.randint(4, 5)) for name in rng.sample(grammar.names, len(grammar.names))]
+    return grammar.write(grammar.register + grammar.space + grammar.comma.join(order), book, rng)
 
 
 def _kinds(wanted: set[str], rng: Random) -> list[str]:
