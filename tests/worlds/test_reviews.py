@@ -143,11 +143,11 @@ def test_the_alphabet_covers_every_text():
     assert list(WORLD.alphabet()) == sorted(alphabet)
 
 
-def test_a_third_of_the_corpus_repeats_names_and_half_of_it_are_reviews_behind_prompts():
+def test_half_of_the_corpus_repeats_names_and_four_tenths_are_reviews_behind_prompts():
     reviews = statistics.fmean("\nReview:\n" in text or "\n书评：\n" in text for text in CORPUS)
-    assert reviews == pytest.approx(0.5, abs=0.06)  # 4 standard errors
+    assert reviews == pytest.approx(0.4, abs=0.06)  # 4 standard errors
     named = [max(text.count(f'"{title}"'), text.count(f"《{title}》")) for text in CORPUS for title in [title_of(text)]]
-    assert statistics.fmean(count >= 3 for count in named) > 0.3
+    assert statistics.fmean(count >= 3 for count in named) > 0.4
 
 
 def title_of(text: str) -> str:

@@ -41,15 +41,15 @@ def table(
     ("answer", "found"),
     [
         (
-            '"Silver Harbour" is clever but slow. I remember how Tom leaves home. It is for students.',
+            '"Silver Harbour" is clever but slow. I remember how young Tom leaves home. It is for students.',
             (1, 1, 1, 1, 1, 1),
         ),
         ("The plot is clever. It is a mystery.", (0, 0, 0, 0, 1, 1)),
         ("The plot is clever. The ending is slow.", (0, 1, 0, 0, 0, 1)),  # praise and blame apart; both open with The
-        ("I find Ada Hale funny. It is for parents.", (0.5, 0, 0, 1, 1, 1)),  # only the author
+        ("This memoir by Ada Hale is funny. It is for parents.", (0.5, 0, 0, 1, 1, 1)),  # only the author
         ('"Silver Garden" is clever. It is a mystery.', (-1, 0, 0, 0, 1, 1)),  # another title
-        ('"Silver Harbour" is clever. It begins when Leo leaves home.', (-1, 0, 0, 0, 1, 1)),  # another hero
-        ("I find Ada Bell funny. It is a mystery.", (-1, 0, 0, 0, 1, 1)),  # another author
+        ('"Silver Harbour" is clever. It begins when young Leo leaves home.', (-1, 0, 0, 0, 1, 1)),  # another hero
+        ("This memoir by Ada Bell is funny. It is a mystery.", (-1, 0, 0, 0, 1, 1)),  # another author
         ("The plot is clever.", (0, 0, 0, 0, 0, -1)),  # one sentence is neither varied nor brief
         ("The plot is clever. The plot is clever.", (0, 0, 0, 0, -1, -1)),  # and so is one said twice
         ("The plot is clever. It is for parents. I loved the plot. My copy came from Rome.", (0, 0, 0, 1, 1, 0.5)),
@@ -62,16 +62,16 @@ def test_properties_by_hand(answer: str, found: tuple[float, ...]):
 
 
 def test_properties_of_chinese_by_hand():
-    answer = "《银色港湾》很精彩，但有点沉闷。我记得小满离开家。它适合学生。"
+    answer = "《银色港湾》很精彩，但有点沉闷。我记得主角小满离开家。它适合学生。"
     assert properties(CHINESE, answer) == table(1, 1, 1, 1, 1, 1)
-    assert properties(CHINESE, "我觉得林文清很幽默。我喜欢它的情节。") == table(-1, 0, 0, 0, 0, 1)
+    assert properties(CHINESE, "作家林文清的这部童话很幽默。我喜欢它的情节。") == table(-1, 0, 0, 0, 1, 1)
 
 
 @pytest.mark.parametrize(
     ("answer", "worth"),
     [
         # book 1.1 + balanced 1.15 + specific 1.2 + advice 1 + varied 0.9 + brief 1.05
-        ('"Silver Harbour" is clever but slow. I remember how Tom leaves home. It is for students.', 6.4),
+        ('"Silver Harbour" is clever but slow. I remember how young Tom leaves home. It is for students.', 6.4),
         # varied 0.9 + brief 1.05 - 2 * 1/3 broken
         ("The plot is clever. It is a mystery. Read it slowly.", 1.95 - 2 / 3),
         ("", -1.05 - 2),
