@@ -24,7 +24,7 @@ from plaudit.recipe import (
     settings,
 )
 
-WORLD: dict[str, Any] = {"world": {}}
+WORLD: dict[str, Any] = {"world": {}, "language": {}, "collect": {}}
 OWN = {"model": {"path": "m"}}
 NAMES = [name for name, _, _ in settings(Recipe)]
 
@@ -41,8 +41,27 @@ def test_every_problem_is_reported_at_once():
         "recipe: sft.epochs: input should be greater than 0, found 0; "
         "policy.clip: input should be less than 1, found 3; "
         "policy.kl.beta: input should be a valid number, unable to parse string as a number, found 'high'; "
-        "unknown setting sed (did you mean seed?)"
+        "unknown setting sed (did you mean seed?); "
+        "policy needs a reward: give a reward section, or reward_model, the folder of a trained one"
     )
+
+
+@pytest.mark.parametrize(
+    ("given", "kept_quiet"),
+    [
+        ({"policy": {}, "reward_model": 3}, "policy needs a reward"),
+        ({"policy": {}, "rewrd": {}}, "policy needs a reward"),  # it was meant to be there
+        ({"reward": {}, "policy": {"minibatch": 7, "prompts_per_round": 0}}, "does not divide"),
+        ({"reward": {}, "policy": {"minibatch": 7, "answers_per_prompt": [4]}}, "does not divide"),
+        ({"collect": {"prompts": 9999}, "world": {"prompts": "many"}}, "is more than"),
+        ({"world": [], "sft": {}}, "data.demonstrations"),
+        (OWN | {"world": None, "sft": {}, "data": {"demonstrations": [{"pth": "a"}]}}, "sft needs data.demonstrations"),
+    ],
+)
+def test_a_wrong_setting_is_not_reported_twice(given, kept_quiet):
+    found = problems(WORLD | given)
+    assert kept_quiet not in found
+    assert "; " not in found or "pth" in found
 
 
 @pytest.mark.parametrize(
@@ -89,6 +108,15 @@ def test_an_unknown_setting_with_nothing_near():
         (OWN | {"reward": {"start": "model"}}, "reward needs data.judgements"),
         (OWN | {"reward_model": "r", "policy": {}}, "policy needs data.prompts"),
         ({}, "model.path is 'builtin', which knows only the built-in world"),
+        (OWN | {"model": {"path": "m", "random": True}}, "model.random draws weights that only the language stage"),
+        (WORLD | {"data": {"prompts": [{"path": "p"}]}}, "data.prompts is not read where world is set"),
+        (WORLD | {"collect": {"prompts": 4001}}, "collect.prompts 4001 is more than the 4000 of world.prompts"),
+        (
+            WORLD | {"world": {"prompts": 8}, "collect": {"prompts": 8}, "reward": {}, "policy": {}},
+            "policy.prompts_per_round 32 is more than the 8 of world.prompts",
+        ),
+        (WORLD | {"collect": None, "reward": {}}, "reward needs the judgements of the world's annotators"),
+        (WORLD | {"language": None}, "collect starts from the built-in model, which the language stage trains"),
     ],
 )
 def test_a_contradiction_is_named_and_not_repaired(given, says):
@@ -112,7 +140,7 @@ def test_a_recipe_cannot_be_changed():
 
 def test_a_file_and_its_changes(tmp_path):
     path = tmp_path / "r.yaml"
-    path.write_text("world: {}\nsft: {epochs: 2}\n", encoding="utf-8")
+    path.write_text("world: {}\nlanguage: {}\ncollect: {}\nsft: {epochs: 2}\n", encoding="utf-8")
     recipe = load_recipe(path, ["sft.epochs=3.5", "threads=null", "tracking.to=[wandb]", "seed=7"])
     assert recipe == recipe_from(
         WORLD | {"sft": {"epochs": 3.5}, "threads": None, "tracking": {"to": ["wandb"]}, "seed": 7}
@@ -123,6 +151,25 @@ def test_a_change_can_open_a_section_and_leaves_the_givenalone():
     given: dict[str, Any] = {"world": {}, "sft": None}
     assert override(given, ["sft.epochs=2"]) == {"world": {}, "sft": {"epochs": 2}}
     assert given == {"world": {}, "sft": None}
+
+
+def test_a_path_may_name_an_environment_variable(tmp_path, monkeypatch):
+    path = tmp_path / "r.yaml"
+    path.write_text(
+        "model: {path: $MINE/model, tokenizer: '${MINE}x'}\n"
+        "text: {template: '$MINE {prompt}'}\n"
+        "data: {documents: [{path: '${MINE}/a.txt'}, {path: b.txt}]}\n"
+        "language: {}\n"
+    )
+    monkeypatch.setenv("MINE", "/there")
+    recipe = load_recipe(path)
+    assert (recipe.model.path, recipe.model.tokenizer) == ("/there/model", "/therex")
+    assert [source.path for source in recipe.data.documents] == ["/there/a.txt", "b.txt"]
+    assert recipe.text.template == "$MINE {prompt}"  # words, no path
+    monkeypatch.delenv("MINE")
+    with pytest.raises(RecipeError, match=r"r\.yaml: its paths name MINE, which the environment does not hold"):
+        load_recipe(path)
+    assert load_recipe(path, ["model.path=m", "model.tokenizer=null", "data.documents=[{path: a}]"]).model.path == "m"
 
 
 @pytest.mark.parametrize("change", ["seed", "=3", "seed=[1"])
@@ -141,7 +188,7 @@ def test_a_file_that_is_no_recipe_is_named(text, tmp_path):
 
 def test_an_empty_file_is_a_recipe_without_settings(tmp_path):
     (tmp_path / "r.yaml").write_text("")
-    assert load_recipe(tmp_path / "r.yaml", ["world={}"]) == recipe_from(WORLD)
+    assert load_recipe(tmp_path / "r.yaml", ["world={}"]) == recipe_from({"world": {}})
 
 
 def test_a_resolved_recipe_reads_back_as_itself():

@@ -25,7 +25,7 @@ COMMANDS = [
     *([name] for name in ("demo", "init", "run", *STAGES, "sample", "score", "evaluate", "report", "chat", "data")),
     ["data", "check"],
 ]
-WORLD = "world: {}\nsft: {epochs: 2}\n"
+WORLD = "world: {}\nmodel: {path: mine}\nsft: {epochs: 2}\n"
 
 
 class Rooms:

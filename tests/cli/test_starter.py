@@ -28,7 +28,7 @@ def test_init_writes_the_recipe_of_the_demo(tmp_path):
 
 
 def test_a_given_value_counts_even_where_another_section_has_it_by_default():
-    given = {"world": {}, "reward": {}, "policy": {"optimiser": {"decay": "cosine"}}}
+    given = {"world": {}, "language": {}, "collect": {}, "reward": {}, "policy": {"optimiser": {"decay": "cosine"}}}
     assert recipe_from(yaml.safe_load(commented(given))) == recipe_from(given)
 
 
