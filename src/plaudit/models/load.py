@@ -6,6 +6,7 @@ import contextlib
 import copy
 import json
 import shutil
+import warnings
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -14,17 +15,21 @@ from typing import Any
 
 import torch
 from peft import LoraConfig, TaskType, get_peft_model
+from safetensors import SafetensorError
 from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
 from transformers.utils import logging as transformers_logging
 
 from plaudit.errors import ModelError
 from plaudit.models.network import new_head
+from plaudit.models.packed import bare
 from plaudit.recipe import Adapter
+from plaudit.runs.folder import reporting_full_disk
 
 __all__ = [
     "Machine",
     "adapted",
+    "check_reward_model",
     "choose_machine",
     "context_of",
     "load_language",
@@ -88,7 +93,9 @@ def _cpu_has_bf16() -> bool:
 def _loading(path: str) -> Iterator[None]:
     try:
         yield
-    except (OSError, ValueError, KeyError) as error:
+    except ModelError:
+        raise
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         reason = str(error).strip().splitlines()
         raise ModelError(
             f"cannot load {path!r}: it is neither a Transformers folder nor a model name that can be fetched "
@@ -119,11 +126,25 @@ def load_language(
     """
     with _loading(path), torch.random.fork_rng():
         torch.manual_seed(seed)
+        config = _config(path)
         if random:
-            model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(path), dtype=torch.float32)
+            model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
         else:
-            model = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32)
+            model = AutoModelForCausalLM.from_pretrained(path, config=config, dtype=torch.float32)
     return _ready(model, machine, checkpointing)
+
+
+def check_reward_model(path: str) -> Any:
+    """The config of a trained reward model, its weights not read.
+
+    Raises:
+        ModelError: there is none, or it has more than one label.
+    """
+    with _loading(path):
+        config = AutoConfig.from_pretrained(path)
+    if config.num_labels != 1:
+        raise ModelError(f"{path!r} has {config.num_labels} labels; a reward model has one")
+    return config
 
 
 def load_reward(path: str, machine: Machine, *, checkpointing: bool = False) -> tuple[Any, float, float]:
@@ -132,10 +153,8 @@ def load_reward(path: str, machine: Machine, *, checkpointing: bool = False) -> 
     Raises:
         ModelError: there is none, or it has more than one label.
     """
+    config = check_reward_model(path)
     with _loading(path):
-        config = AutoConfig.from_pretrained(path)
-        if config.num_labels != 1:
-            raise ModelError(f"{path!r} has {config.num_labels} labels; a reward model has one")
         model, info = AutoModelForSequenceClassification.from_pretrained(
             path, dtype=torch.float32, output_loading_info=True
         )
@@ -153,7 +172,7 @@ def new_reward(path: str, machine: Machine, *, seed: int, random: bool = False, 
     """
     with _loading(path), torch.random.fork_rng():
         torch.manual_seed(seed)
-        config = AutoConfig.from_pretrained(path, num_labels=1)
+        config = _config(path, num_labels=1)
         if random:
             model = AutoModelForSequenceClassification.from_config(config, dtype=torch.float32)
         else:
@@ -162,8 +181,6 @@ def new_reward(path: str, machine: Machine, *, seed: int, random: bool = False, 
         raise ModelError(f"{type(model).__name__} keeps its head elsewhere than in `score`: use a decoder as trunk")
     head = new_head(model.score.in_features, bias=False, seed=seed)
     model.score.load_state_dict(head.state_dict())
-    if model.config.pad_token_id is None:  # the classifier finds the last token by it when others load the folder
-        model.config.pad_token_id = config.eos_token_id if isinstance(config.eos_token_id, int) else 0
     return _ready(model, machine, checkpointing)
 
 
@@ -187,7 +204,8 @@ def adapted(model: Any, adapter: Adapter | None, *, seed: int, task: str = "CAUS
         modules_to_save=["score"] if task == "SEQ_CLS" else None,
         task_type=TaskType(task),
     )
-    with torch.random.fork_rng():
+    with torch.random.fork_rng(), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing", category=FutureWarning)  # PEFT's own
         torch.manual_seed(seed)
         return get_peft_model(model, config)
 
@@ -195,21 +213,45 @@ def adapted(model: Any, adapter: Adapter | None, *, seed: int, task: str = "CAUS
 def save_model(model: Any, folder: Path, tokenizer: Any, **config: float) -> None:
     """Write a plain Transformers folder, aside and then renamed; an adapter is merged into a copy first.
 
+    A sequence classifier gets a pad token that no text ends with, because Transformers reads the score at the last
+    token that is not pad; without such a token it gets none, and Transformers takes one text at a time.
+
     Args:
         config: further values for `config.json`, such as the gain and bias of a reward model.
+
+    Raises:
+        RunError: the disk is full; what was in the folder is still there.
     """
+    if isinstance(getattr(bare(model), "score", None), nn.Module):
+        tokenizer = _with_pad_apart(tokenizer)
+        config = {"pad_token_id": tokenizer.pad_token_id, **config}
     aside = folder.with_name(folder.name + ".writing")
     shutil.rmtree(aside, ignore_errors=True)
-    if hasattr(model, "merge_and_unload"):
-        copy.deepcopy(model).merge_and_unload().save_pretrained(aside)
-    else:
-        model.save_pretrained(aside)
-    tokenizer.save_pretrained(aside)
-    if config:
-        path = aside / "config.json"
-        path.write_text(json.dumps({**json.loads(path.read_text("utf-8")), **config}, indent=2), encoding="utf-8")
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with reporting_full_disk(folder.parent):
+        merged = copy.deepcopy(model).merge_and_unload() if hasattr(model, "merge_and_unload") else model
+        merged.save_pretrained(aside)
+        tokenizer.save_pretrained(aside)
+        if config:
+            path = aside / "config.json"
+            path.write_text(json.dumps({**json.loads(path.read_text("utf-8")), **config}, indent=2), encoding="utf-8")
     shutil.rmtree(folder, ignore_errors=True)
     aside.rename(folder)
+
+
+def _with_pad_apart(tokenizer: Any) -> Any:
+    """A copy of the tokenizer whose pad token never ends a text: its own, one made for padding, start, byte 0xFF."""
+    vocabulary: dict[str, int] = tokenizer.get_vocab()
+    for_padding = [id_ for id_, token in sorted(tokenizer.added_tokens_decoder.items()) if "pad" in str(token).lower()]
+    no_text = [vocabulary[name] for name in ("<0xFF>", "\u00ff") if name in vocabulary]  # this byte is in no UTF-8
+    no_text = [id_ for id_ in no_text if tokenizer.decode([id_]) == "\ufffd"]
+    apart = copy.deepcopy(tokenizer)
+    for id_ in (tokenizer.pad_token_id, *for_padding, tokenizer.bos_token_id, *no_text):
+        if id_ is not None and id_ != tokenizer.eos_token_id:
+            apart.pad_token = tokenizer.convert_ids_to_tokens(id_)
+            return apart
+    apart.pad_token = None
+    return apart
 
 
 def context_of(model: Any) -> int | None:
@@ -218,14 +260,34 @@ def context_of(model: Any) -> int | None:
     return int(limit) if limit else None
 
 
+def _config(path: str, **changes: Any) -> Any:
+    """A model's config with dropout off: old and new log-probabilities must come from one function."""
+    config = AutoConfig.from_pretrained(path, **changes)
+    for part in {id(part): part for part in (config, config.get_text_config())}.values():
+        for name, value in part.to_dict().items():
+            if "drop" in name and isinstance(value, float):
+                setattr(part, name, 0.0)
+    return config
+
+
 def _ready(model: Any, machine: Machine, checkpointing: bool) -> Any:
-    for module in model.modules():  # dropout off: old and new log-probabilities must come from one function
+    for module in model.modules():  # those whose rate is not in the config
         if isinstance(module, nn.Dropout):
             module.p = 0.0
-    for name in ("attention_dropout", "attn_pdrop", "resid_pdrop", "embd_pdrop", "hidden_dropout"):
-        if isinstance(getattr(model.config, name, None), float):
-            setattr(model.config, name, 0.0)
     if checkpointing:
-        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        _recompute(model)
     model.to(machine.device)
     return model.train(checkpointing)
+
+
+def _recompute(model: Any) -> None:
+    """Compute activations again in the backward pass; newer versions of Transformers have another name for it."""
+    try:
+        if hasattr(model, "activation_checkpointing_enable"):
+            model.activation_checkpointing_enable({"use_reentrant": False})
+        else:
+            model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    except ValueError as error:
+        raise ModelError(
+            f"{type(model).__name__} cannot recompute activations: set model.checkpointing to false"
+        ) from error

@@ -14,6 +14,8 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from plaudit.errors import ModelError
+from plaudit.losses.policy import entropy as entropy_of
+from plaudit.models.packed import bare, body_of, choose_road, own_attention
 
 __all__ = ["CHUNK", "logits_of", "token_logps"]
 
@@ -38,7 +40,22 @@ def logits_of(model: Any) -> Callable[[Tensor], Tensor]:
         logits_MV: Tensor = head(hidden_MD) * scale if scale != 1.0 else head(hidden_MD)
         return torch.tanh(logits_MV / cap) * cap if cap else logits_MV
 
+    if not _right(model, logits):
+        raise ModelError(f"{type(bare(model)).__name__} changes its logits in a way that is not known here")
     return logits
+
+
+@torch.no_grad()
+def _right(model: Any, logits: Callable[[Tensor], Tensor]) -> bool:
+    """Try the function on three tokens; a model whose weights are broken is not blamed here."""
+    tokens = torch.tensor([[1, 2, 3]], device=next(model.parameters()).device)
+    choose_road(model)
+    with own_attention(model):
+        expected_MV = bare(model)(input_ids=tokens, use_cache=False).logits[0].float()
+        got_MV = logits(body_of(model)(input_ids=tokens, use_cache=False).last_hidden_state[0]).float()
+    if not bool(torch.isfinite(expected_MV).all()):
+        return True
+    return bool((got_MV - expected_MV).abs().max() <= 1e-3 * expected_MV.abs().mean() + 1e-5)
 
 
 def token_logps(
@@ -60,11 +77,11 @@ def token_logps(
 
     def piece(hidden: Tensor, token: Tensor) -> tuple[Tensor, Tensor]:
         scaled_MV = logits(hidden).float() / temperature
-        logp_M = -F.cross_entropy(scaled_MV, token, reduction="none")
         if not entropy:
+            logp_M = -F.cross_entropy(scaled_MV, token, reduction="none")
             return logp_M, logp_M
         logp_MV = scaled_MV.log_softmax(-1)
-        return logp_M, -(logp_MV.exp() * logp_MV).sum(-1)
+        return logp_MV.gather(1, token[:, None]).squeeze(1), entropy_of(logp_MV)
 
     recompute = torch.is_grad_enabled() and len(pieces) > 1
     done = [

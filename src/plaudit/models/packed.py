@@ -5,15 +5,16 @@ forward. Ours receives a `plan` there, which says which tokens see which. Linear
 embeddings run on the packed row `[1, N]` untouched; only inside attention are queries and keys gathered into
 padded blocks: prompts among themselves, and each answer against its prompt and itself.
 
-A model whose attention cannot be replaced (recurrent ones, some with soft-capping) takes the road of rows: each
-answer with a copy of its prompt, padded. `choose_road` compares the two once, on a small tree, when a model is loaded.
+A model whose attention cannot be replaced (recurrent ones, those with soft-capping or sinks inside attention) takes
+the road of rows: each answer with a copy of its prompt, padded. `choose_road` compares the two once, on a small tree,
+when a model is loaded.
 
 Shape letters:  N tokens of the row   H heads   E size of a head   B answers   P prompts   T tokens   D hidden size
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Protocol
 from weakref import WeakKeyDictionary
@@ -94,8 +95,8 @@ def _packed_attention(
 AttentionInterface.register(ATTENTION, _packed_attention)
 AttentionMaskInterface.register(ATTENTION, lambda *args, **kwargs: None)
 
-_ROADS: WeakKeyDictionary[nn.Module, bool] = WeakKeyDictionary()
-"""Which models run packed."""
+_ROADS: WeakKeyDictionary[nn.Module, str | None] = WeakKeyDictionary()
+"""The attention that a model that runs packed had before; None for one that does not run packed."""
 
 
 class TreePlan:
@@ -103,51 +104,48 @@ class TreePlan:
 
     def __init__(self, tree: TokenTree) -> None:
         device = tree.token_N.device
-        self.longest = max(
-            prompt + max(answers, default=0)
-            for prompt, answers in zip(tree.prompt_lengths, tree.answer_lengths, strict=True)
-        )
-        starts, answer_starts = tree.prompt_starts(), tree.answer_starts()
-        prompt_of, lengths = tree.prompt_of_answers(), tree.lengths
+        texts = list(zip(tree.prompt_lengths, tree.answer_lengths, strict=True))
+        self.longest = max(prompt + max(answers, default=0) for prompt, answers in texts)
         self.whole = all(len(answers) == 1 for answers in tree.answer_lengths)
-        if self.whole:  # one answer each: a text is one causal block
-            sizes = [
-                prompt + answers[0] for prompt, answers in zip(tree.prompt_lengths, tree.answer_lengths, strict=True)
-            ]
-            self.causal_PT, packed = _blocks(starts, sizes)
-            order = packed
-        else:
-            self.causal_PT, order = _blocks(starts, tree.prompt_lengths)
-            self.query_BT, answer_order = _blocks(answer_starts, lengths)
-            head_BT = _ending_blocks([starts[p] for p in prompt_of], [tree.prompt_lengths[p] for p in prompt_of])
-            self.key_BT = torch.cat([head_BT.clamp(min=0), self.query_BT], dim=1).to(device)
-            places = self.query_BT.shape[1]
-            own_TT = torch.ones(places, places, dtype=torch.bool).tril()
-            sees = torch.cat(
+        """One answer each: a text is one causal block, and there are no others."""
+        sizes = [prompt + answers[0] if self.whole else prompt for prompt, answers in texts]
+        causal_PT, place_N = _blocks(tree.prompt_starts(), sizes)
+        if not self.whole:
+            query_BT, answer_place_N = _blocks(tree.answer_starts(), tree.lengths)
+            head_BT = self._heads(tree)
+            own_TT = torch.ones(query_BT.shape[1], query_BT.shape[1], dtype=torch.bool).tril()
+            sees_BTT = torch.cat(
                 [
-                    (head_BT >= 0)[:, None, :].expand(-1, places, -1),
-                    own_TT[None].expand(len(lengths), -1, -1),
+                    (head_BT >= 0)[:, None, :].expand(-1, len(own_TT), -1),
+                    own_TT[None].expand(len(query_BT), -1, -1),
                 ],
                 dim=2,
             )
-            self.bias = torch.zeros(sees.shape).masked_fill(~sees, float("-inf"))[:, None].to(device)
-            order = torch.cat([order, answer_order + self.causal_PT.numel()])
-            self.query_BT = self.query_BT.to(device)
-        self.causal_PT = self.causal_PT.to(device)
-        # where in [blocks flattened] each token of the row is
-        self.place_N = order.to(device) if self.whole else self._places(tree, order).to(device)
+            bias_BTT = torch.zeros(sees_BTT.shape).masked_fill(~sees_BTT, float("-inf"))
+            self.bias = bias_BTT[:, None].to(device)
+            self.key_BT = torch.cat([head_BT.clamp(min=0), query_BT], dim=1).to(device)
+            self.query_BT = query_BT.to(device)
+            place_N = torch.cat([place_N, answer_place_N + causal_PT.numel()])[self._row_order(tree)]
+        self.causal_PT = causal_PT.to(device)
+        self.place_N = place_N.to(device)
+        """Where in the flattened blocks each token of the row is."""
 
     @staticmethod
-    def _places(tree: TokenTree, order: Tensor) -> Tensor:
-        """Reorder "prompts first, then answers" into the order of the row."""
-        prompts, answers, here = 0, sum(tree.prompt_lengths), 0
+    def _heads(tree: TokenTree) -> Tensor:
+        """[B, T] each answer's prompt, pushed to the right; -1 in front."""
+        starts, prompt_of = tree.prompt_starts(), tree.prompt_of_answers()
+        return _ending_blocks([starts[p] for p in prompt_of], [tree.prompt_lengths[p] for p in prompt_of])
+
+    @staticmethod
+    def _row_order(tree: TokenTree) -> Tensor:
+        """[N] for each token of the row its number when all prompts stand before all answers."""
+        prompts, answers = 0, sum(tree.prompt_lengths)
         index: list[Tensor] = []
         for prompt, lengths in zip(tree.prompt_lengths, tree.answer_lengths, strict=True):
             size = sum(lengths)
-            index.append(torch.arange(prompts, prompts + prompt))
-            index.append(torch.arange(answers, answers + size))
-            prompts, answers, here = prompts + prompt, answers + size, here + prompt + size
-        return order[torch.cat(index)]
+            index += [torch.arange(prompts, prompts + prompt), torch.arange(answers, answers + size)]
+            prompts, answers = prompts + prompt, answers + size
+        return torch.cat(index)
 
     def attend(self, layer: int, query_NHE: Tensor, key_NHE: Tensor, value_NHE: Tensor, scale: float | None) -> Tensor:
         """[N, H, E] mixed values."""
@@ -168,25 +166,28 @@ class TreePlan:
         return flat[self.place_N]
 
 
-def _blocks(starts: list[int] | tuple[int, ...], sizes: list[int] | tuple[int, ...]) -> tuple[Tensor, Tensor]:
+def _blocks(starts: Sequence[int], sizes: Sequence[int]) -> tuple[Tensor, Tensor]:
     """Index [blocks, longest] of each block's tokens, and where in it (flattened) the real ones stand, in order.
 
-    Behind a block's end its last token is repeated: right of a causal block nobody looks there.
+    Behind a block's end its last token is repeated: right of a causal block nobody looks there. An empty block, which
+    may begin behind the end of the row, repeats the row's first token.
     """
-    size, start = torch.tensor(sizes)[:, None], torch.tensor(starts)[:, None]
-    longest = int(size.max()) if len(sizes) else 0
-    step = torch.arange(longest)[None, :]
-    index = start + torch.minimum(step, (size - 1).clamp(min=0))
-    real = (step < size).flatten().nonzero().squeeze(1)
-    return index.clamp(min=0), real
+    size, start = _column(sizes), _column(starts)
+    step = torch.arange(max(sizes, default=0))[None, :]
+    index = torch.where(size > 0, start + torch.minimum(step, size - 1), 0)
+    return index, (step < size).flatten().nonzero().squeeze(1)
 
 
-def _ending_blocks(starts: list[int], sizes: list[int]) -> Tensor:
+def _ending_blocks(starts: Sequence[int], sizes: Sequence[int]) -> Tensor:
     """Index [blocks, longest] of each block's tokens pushed to the right; -1 in front."""
-    size, start = torch.tensor(sizes)[:, None], torch.tensor(starts)[:, None]
-    longest = int(size.max()) if sizes else 0
+    size, start = _column(sizes), _column(starts)
+    longest = max(sizes, default=0)
     step = torch.arange(longest)[None, :] - (longest - size)
     return torch.where(step >= 0, start + step, -1)
+
+
+def _column(values: Sequence[int]) -> Tensor:
+    return torch.tensor(values, dtype=torch.int64)[:, None]
 
 
 def body_of(model: Any) -> Any:
@@ -201,12 +202,11 @@ def bare(model: Any) -> Any:
 
 def hidden_states(model: Any, tree: TokenTree) -> Tensor:
     """[N, D] last hidden state of every token of the row, by the road that `choose_road` chose for the model."""
-    return _packed(model, tree) if _ROADS[body_of(model)] else _rows(model, tree)
+    return _rows(model, tree) if _ROADS[body_of(model)] is None else _packed(model, tree)
 
 
 def _packed(model: Any, tree: TokenTree) -> Tensor:
-    hidden: Tensor = run_packed(model, tree.token_N, tree.position_N(), TreePlan(tree))
-    return hidden
+    return run_packed(model, tree.token_N, tree.position_N(), TreePlan(tree))
 
 
 def run_packed(model: Any, token_N: Tensor, position_N: Tensor, plan: Plan) -> Tensor:
@@ -219,37 +219,43 @@ def run_packed(model: Any, token_N: Tensor, position_N: Tensor, plan: Plan) -> T
 def _rows(model: Any, tree: TokenTree) -> Tensor:
     """Each answer behind a copy of its prompt, padded on the right."""
     device = tree.token_N.device
-    starts, answer_starts = tree.prompt_starts(), tree.answer_starts()
-    places = []
-    for b, p in enumerate(tree.prompt_of_answers()):
+    starts, answer_starts, prompt_of = tree.prompt_starts(), tree.answer_starts(), tree.prompt_of_answers()
+    places, kept = [], []
+    for b, p in enumerate(prompt_of):
         prompt = torch.arange(starts[p], starts[p] + tree.prompt_lengths[p])
         places.append(torch.cat([prompt, torch.arange(answer_starts[b], answer_starts[b] + tree.lengths[b])]))
+        # a prompt's states are those of its first copy, or its gradient would count once for each answer
+        first = b == 0 or prompt_of[b - 1] != p
+        kept.append(torch.arange(len(places[-1])) >= (0 if first else len(prompt)))
     place_BT = nn.utils.rnn.pad_sequence(places, batch_first=True, padding_value=-1).to(device)
-    real_BT = place_BT >= 0
-    out = body_of(model)(input_ids=tree.token_N[place_BT.clamp(min=0)], attention_mask=real_BT.long(), use_cache=False)
+    kept_BT = nn.utils.rnn.pad_sequence(kept, batch_first=True, padding_value=False).to(device)
+    out = body_of(model)(
+        input_ids=tree.token_N[place_BT.clamp(min=0)], attention_mask=(place_BT >= 0).long(), use_cache=False
+    )
     hidden_BTD = out.last_hidden_state
-    hidden_ND = hidden_BTD.new_zeros(len(tree.token_N), hidden_BTD.shape[-1])
-    return hidden_ND.index_put((place_BT[real_BT],), hidden_BTD[real_BT])
+    hidden_ND: Tensor = hidden_BTD.new_zeros(len(tree.token_N), hidden_BTD.shape[-1])
+    return hidden_ND.index_put((place_BT[kept_BT],), hidden_BTD[kept_BT])
 
 
 def choose_road(model: Any) -> bool:
     """Give the model packed attention if that changes nothing, tried on a small tree; True if it did.
 
-    The answer is kept on the model in memory, never in its saved folder.
+    The answer is kept on the model in memory, never in its saved folder. A model that cannot pack stays as it was.
     """
     body = body_of(model)
     if body not in _ROADS:
         _ROADS[body] = _try_packing(bare(model))
-    return _ROADS[body]
+    return _ROADS[body] is not None
 
 
 @contextmanager
 def own_attention(model: Any) -> Iterator[None]:
-    """Inside, the model runs with its own attention, as `model.generate` needs it."""
-    if not _ROADS[body_of(model)]:
+    """Inside, the model runs with the attention that it came with, as `model.generate` needs it."""
+    own = _ROADS[body_of(model)]
+    if own is None:
         yield
         return
-    bare(model).set_attn_implementation("sdpa")
+    bare(model).set_attn_implementation(own)
     try:
         yield
     finally:
@@ -257,27 +263,42 @@ def own_attention(model: Any) -> Iterator[None]:
 
 
 @torch.no_grad()
-def _try_packing(model: Any) -> bool:
-    vocabulary = int(model.config.get_text_config().vocab_size)
-    tokens = [(7 * i + 3) % vocabulary for i in range(12)]
+def _try_packing(model: Any) -> str | None:
+    """Switch to packed attention; the name of the attention that was there, or None where it is there again."""
+    config = model.config.get_text_config()
+    if set(getattr(config, "layer_types", None) or ()) - {"full_attention", "sliding_attention"}:
+        return None
+    tokens = [(7 * i + 3) % int(config.vocab_size) for i in range(12)]
     tree = pack([(tokens[:3], [tokens[3:5], tokens[5:9]]), (tokens[1:5], [tokens[2:3], tokens[9:12]])])
     tree = tree.to(next(model.parameters()).device)
     training = model.training
     model.eval()
-    reference = _rows(model, tree)
-    changed = False
+    own = None
     try:
-        model.set_attn_implementation(ATTENTION)
-        changed = True
-        packed = _packed(model, tree)
-    except (TypeError, ValueError, AttributeError, RuntimeError):
-        same = False
-    else:
-        known = reference.abs().sum(-1) > 0
-        scale = reference[known].float().abs().mean()
-        same = bool((packed - reference)[known].float().abs().max() <= 1e-3 * scale + 1e-5)
+        expected_ND = _rows(model, tree)
+        own = _switch(model)
+        if own is not None and _close(_packed(model, tree), expected_ND):
+            return own
+    except (TypeError, ValueError, AttributeError, LookupError, RuntimeError) as error:
+        if own is None:
+            raise ModelError(f"{type(model).__name__} cannot read a padded batch: {error}") from error
     finally:
         model.train(training)
-    if changed and not same:
-        model.set_attn_implementation("sdpa")
-    return same
+    if own is not None:
+        model.set_attn_implementation(own)
+    return None
+
+
+def _switch(model: Any) -> str | None:
+    """Switch to packed attention; the name of the attention that was there, or None if the model does not switch."""
+    before = dict(vars(model.config))
+    try:
+        model.set_attn_implementation(ATTENTION)
+    except ValueError:
+        return None
+    return next((str(before[name]) for name, value in vars(model.config).items() if value == ATTENTION), None)
+
+
+def _close(packed_ND: Tensor, expected_ND: Tensor) -> bool:
+    scale = expected_ND.float().abs().mean()
+    return bool((packed_ND - expected_ND).float().abs().max() <= 1e-3 * scale + 1e-5)
