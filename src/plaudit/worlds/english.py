@@ -1,4 +1,7 @@
-"""The English of the book-review world: 1,600 titles, 1,600 authors, and 32 review sentences."""
+"""The English of the book-review world: 900 titles, 576 authors, 24 heroes and 32 review sentences.
+
+The lists of names have no word in common: what a name is can be told from the name.
+"""
 
 from __future__ import annotations
 
@@ -7,28 +10,30 @@ from plaudit.worlds.grammar import Grammar, Template, listed
 __all__ = ["ENGLISH"]
 
 _NAMES = listed(
-    "Ada, Anna, Clara, Daisy, Diana, Edith, Ella, Emma, Flora, Grace, Hanna, Helen, Iris, Jane, Julia, Kate, "
-    "Laura, Lena, Lucy, Maria, Adam, Alan, Ben, Carl, Daniel, David, Felix, Frank, Henry, Hugo, Jack, Leo, "
-    "Martin, Max, Oscar, Paul, Peter, Robin, Simon, Tom"
+    "Ada, Anna, Clara, Edith, Emma, Flora, Grace, Helen, Iris, Jane, Julia, Laura, Adam, Alan, Carl, Daniel, "
+    "David, Felix, Frank, Henry, Hugo, Martin, Oscar, Paul"
 )
 
 _FAMILIES = listed(
-    "Archer, Baker, Barton, Bell, Bishop, Carter, Cole, Cooper, Dale, Ellis, Fisher, Ford, Foster, Gray, "
-    "Hale, Hart, Hill, Hunter, Kent, King, Lake, Lane, Marsh, Mason, Miller, Moss, Noble, Palmer, Parker, "
-    "Porter, Price, Reed, Rice, Shaw, Stone, Taylor, Turner, Ward, West, Winter"
+    "Archer, Baker, Bell, Carter, Cole, Dale, Ellis, Fisher, Ford, Foster, Gray, Hale, Hill, Hunter, Kent, "
+    "Lane, Marsh, Miller, Parker, Porter, Reed, Shaw, Taylor, West"
+)
+
+_HEROES = listed(
+    "Amy, Ella, Kate, Lily, Lucy, Maria, Molly, Nina, Rosa, Ruby, Sally, Wendy, Ben, Charlie, Finn, Jack, Leo, "
+    "Max, Nick, Robin, Sam, Toby, Tom, Victor"
 )
 
 _HEADS = listed(
-    "Amber, Ancient, Autumn, Bitter, Black, Blue, Broken, Burning, Crystal, Dark, Distant, Empty, Endless, "
-    "Falling, Final, First, Frozen, Gentle, Golden, Green, Hidden, Last, Little, Lonely, Long, Lost, "
-    "Midnight, Northern, Open, Quiet, Red, Sacred, Second, Secret, Silent, Silver, Sleeping, Summer, White, "
-    "Wild"
+    "Amber, Ancient, Bitter, Black, Blue, Broken, Crystal, Dark, Distant, Empty, Falling, First, Frozen, "
+    "Golden, Green, Hidden, Last, Little, Lonely, Lost, Open, Quiet, Red, Secret, Silent, Silver, Sleeping, "
+    "Summer, White, Wild"
 )
 
 _TAILS = listed(
-    "Bridge, Castle, City, Crown, Door, Dream, Empire, Field, Fire, Forest, Garden, Harbour, Heart, House, "
-    "Island, Journey, Kingdom, Ladder, Letter, Light, Lighthouse, Market, Mirror, Moon, Mountain, Night, "
-    "Ocean, Orchard, Palace, River, Road, Sea, Shadow, Ship, Song, Star, Station, Tower, Train, Valley"
+    "Bridge, Castle, City, Crown, Door, Dream, Field, Fire, Forest, Garden, Harbour, Heart, House, Island, "
+    "Journey, Kingdom, Letter, Light, Mirror, Moon, Mountain, Night, Ocean, River, Road, Sea, Ship, Song, "
+    "Star, Tower"
 )
 
 _REVIEWS = (
@@ -116,7 +121,7 @@ ENGLISH = Grammar(
     },
     titles=(_HEADS, _TAILS),
     authors=(_NAMES, _FAMILIES),
-    heroes=_NAMES,
+    heroes=_HEROES,
     stops=".!?",
     space=" ",
     longest=250,

@@ -78,6 +78,7 @@ class Grammar:
     authors: tuple[tuple[str, ...], tuple[str, ...]]
     """First and second part of an author's name."""
     heroes: tuple[str, ...]
+    """No word of these three stands in another of them."""
     stops: str
     """Characters that end a sentence."""
     space: str
@@ -91,15 +92,11 @@ class Grammar:
         i, j = rng.randrange(len(heads)), rng.randrange(len(tails))
         while ((i + j) % 5 == 0) is not held_out:
             i, j = rng.randrange(len(heads)), rng.randrange(len(tails))
-        author = [rng.choice(part) for part in self.authors]
-        hero = rng.choice(self.heroes)
-        while hero in author:
-            hero = rng.choice(self.heroes)
         return Book(
             language=self.language,
             title=self.space.join((heads[i], tails[j])),
-            author=self.space.join(author),
-            hero=hero,
+            author=self.space.join(rng.choice(part) for part in self.authors),
+            hero=rng.choice(self.heroes),
             genre=rng.choice(self.words["genre"]),
         )
 
@@ -142,7 +139,16 @@ class Grammar:
     def alphabet(self) -> set[str]:
         """Every character that this grammar can write."""
         reviews = (template.text for template in self.reviews)
-        texts = [self.prompt, self.notes_prompt, self.register, self.comma, *self.names, *self.notes, *self.talks, *reviews]
+        texts = [
+            self.prompt,
+            self.notes_prompt,
+            self.register,
+            self.comma,
+            *self.names,
+            *self.notes,
+            *self.talks,
+            *reviews,
+        ]
         words = [*chain(*self.words.values(), *self.titles, *self.authors), *self.heroes]
         return set(self.space).union(*words, *(_SLOT.sub("", text) for text in texts))
 

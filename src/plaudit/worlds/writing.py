@@ -43,7 +43,7 @@ def review(book: Book, rng: Random) -> str:
 
 
 def document(book: Book, rng: Random) -> str:
-    """A text of the corpus: four of ten are reviews behind their prompts, half say the book's names often, the rest talk."""
+    """A text of the corpus: four of ten are reviews behind their prompts, five repeat the book's names, one is talk."""
     grammar = GRAMMARS[book.language]
     kind = rng.random()
     if kind < 0.4:
