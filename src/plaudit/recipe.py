@@ -296,8 +296,8 @@ class Policy(Section):
     """Weight of the critic's loss where it shares the policy's trunk."""
     critic: Literal["separate", "shared"] = "separate"
     """A network of its own that starts from the reward model, or a head on the policy's trunk."""
-    whiten: bool = True
-    """Give the advantages of a round mean 0 and standard deviation 1."""
+    whiten: bool | None = None
+    """Give a round's advantages mean 0 and standard deviation 1; nothing: yes for `ppo`, no for `rloo`, which it biases."""
     cut_reward: float | None = None
     """Reward of an answer that never ended, in place of its score; nothing keeps the score."""
     entropy: float = Field(default=0.0, ge=0)
@@ -394,6 +394,11 @@ def _within_policy(recipe: Recipe) -> Iterator[_Contradiction]:
         yield _Contradiction(
             "policy.answers_per_prompt must be 2 or more for rloo, whose baseline is the other answers",
             ("policy.answers_per_prompt", "policy.algorithm"),
+        )
+    if policy.kl.target is not None and answers >= 5 * policy.kl.horizon:
+        yield _Contradiction(
+            f"policy.kl.horizon {policy.kl.horizon:g} must be more than a fifth of the {answers} answers of a round",
+            ("policy.kl.horizon", "policy.kl.target", "policy.prompts_per_round", "policy.answers_per_prompt"),
         )
     if policy.sampling.temperature == 0 or policy.sampling.top_p < 1:
         yield _Contradiction(
@@ -575,10 +580,11 @@ def _without(given: Mapping[str, Any], places: Sequence[tuple[int | str, ...]]) 
     rest: dict[str, Any] = copy.deepcopy(dict(given))
     for place in places:
         inner = rest
-        for part, after in itertools.zip_longest(place, place[1:]):
-            value = inner.get(part)
+        names = [str(part) for part in place]
+        for name, after in itertools.zip_longest(names, names[1:]):
+            value = inner.get(name)
             if not isinstance(value, dict) or after not in value:
-                inner.pop(part, None)
+                inner.pop(name, None)
                 break
             inner = value
     return rest

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-import torch
 from torch import Tensor
 
 from plaudit.batch import LossSum, Needs, Outputs, TokenTree
+from plaudit.kl import k3
 from plaudit.losses.pairwise import pairs_of_ranks, pairwise_ranking_loss
 from plaudit.losses.pointwise import thumb_loss
 from plaudit.losses.policy import clipped_surrogate
@@ -130,14 +130,14 @@ class PolicyLoss:
         policy = token_portion(surrogate.loss_BT, mask_BT)
         tokens = policy.denominator
         total = policy.total
-        log_ratio_BT = (batch.old_logp_BT - outputs.logp_BT.detach()).masked_fill(~mask_BT, 0.0)
+        moved_BT = k3(batch.old_logp_BT, outputs.logp_BT)
         entropy = masked_sum(outputs.entropy_BT, mask_BT).sum()
         if self.entropy:
             total = total - self.entropy * entropy
         metrics: dict[str, tuple[Tensor | float, float]] = {
             "policy_loss": (policy.total.detach(), tokens),
             "clip_share": (masked_sum(surrogate.held_BT.float(), mask_BT).sum(), tokens),
-            "kl_to_old": ((torch.expm1(-log_ratio_BT) + log_ratio_BT).sum(), tokens),
+            "kl_to_old": (masked_sum(moved_BT.detach(), mask_BT).sum(), tokens),
             "entropy": (entropy.detach(), tokens),
         }
         if self.value_weight is not None:

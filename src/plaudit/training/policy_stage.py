@@ -76,7 +76,7 @@ def ppo(settings: Policy) -> Algorithm:
         mask_BT = rollout.tree.mask_BT()
         reward_BT = token_rewards(rollout.score_B, rollout.kl_BT, mask_BT, beta=beta)
         found = gae(reward_BT, rollout.value_BT, mask_BT, discount=settings.discount, lambda_=settings.lambda_)
-        return Estimate(_whitened(found.advantage_BT, mask_BT, settings.whiten), found.return_BT)
+        return Estimate(_whitened(found.advantage_BT, mask_BT, settings.whiten is not False), found.return_BT)
 
     weight = settings.value_weight if settings.critic == "shared" else 1.0
     return Algorithm(
@@ -95,7 +95,7 @@ def rloo(settings: Policy) -> Algorithm:
         reward_B = rollout.score_B - beta * masked_sum(rollout.kl_BT, mask_BT)
         group_B = torch.tensor(rollout.tree.prompt_of_answers())
         advantage_BT = leave_one_out(reward_B, group_B)[:, None].expand(mask_BT.shape).masked_fill(~mask_BT, 0.0)
-        return Estimate(_whitened(advantage_BT, mask_BT, settings.whiten), torch.zeros_like(advantage_BT))
+        return Estimate(_whitened(advantage_BT, mask_BT, settings.whiten is True), torch.zeros_like(advantage_BT))
 
     return Algorithm(advantage=advantage, loss=PolicyLoss(clip=settings.clip, entropy=settings.entropy))
 
