@@ -62,9 +62,9 @@ def test_properties_by_hand(answer: str, found: tuple[float, ...]):
 
 
 def test_properties_of_chinese_by_hand():
-    answer = "《银色港湾》很精彩，但有点沉闷。我记得主角小满离开家。它适合学生。"
+    answer = "《银色港湾》很精彩，但有点沉闷。我记得主角“小满”离开家。它适合学生。"
     assert properties(CHINESE, answer) == table(1, 1, 1, 1, 1, 1)
-    assert properties(CHINESE, "作家林文清的这部童话很幽默。我喜欢它的情节。") == table(-1, 0, 0, 0, 1, 1)
+    assert properties(CHINESE, "这部童话（林文清）很幽默。我喜欢它的情节。") == table(-1, 0, 0, 0, 1, 1)
 
 
 @pytest.mark.parametrize(
