@@ -297,7 +297,7 @@ class Policy(Section):
     critic: Literal["separate", "shared"] = "separate"
     """A network of its own that starts from the reward model, or a head on the policy's trunk."""
     whiten: bool | None = None
-    """Give a round's advantages mean 0 and standard deviation 1; nothing: yes for `ppo`, no for `rloo`, which it biases."""
+    """Give a round's advantages mean 0 and standard deviation 1; nothing: yes for `ppo`, no for `rloo` (biased)."""
     cut_reward: float | None = None
     """Reward of an answer that never ended, in place of its score; nothing keeps the score."""
     entropy: float = Field(default=0.0, ge=0)
