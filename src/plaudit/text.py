@@ -3,12 +3,18 @@
 A prompt is rendered once (chat template, plain template, or as it is) and tokenised; an answer is tokenised by
 itself and *appended as tokens*. Sampled tokens are never decoded and tokenised again for the policy. So the tokens
 of an answer are the same in supervised fine-tuning, in the reward model, and in evaluation.
+
+Some tokenizers put a space before whatever they encode and drop one from whatever they decode. That is right where a
+text begins, but an answer goes on behind its prompt: it is encoded and decoded behind an anchor, a character that no
+answer melts into, which is taken off again.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any
+
+from jinja2 import TemplateError
 
 from plaudit.errors import TextError
 from plaudit.recipe import Text
@@ -27,17 +33,21 @@ class Words:
         stop_ids: further tokens that end an answer, such as those of the model's generation config.
 
     Raises:
-        TextError: the template has no place for the prompt.
+        TextError: the template has no place for the prompt, or the tokenizer has no end token.
     """
 
     def __init__(self, tokenizer: Any, text: Text, *, context: int | None = None, stop_ids: Sequence[int] = ()) -> None:
         if text.template is not None and "{prompt}" not in text.template:
             raise TextError(f"text.template must hold {{prompt}}, found {text.template!r}")
+        if tokenizer.eos_token_id is None:
+            raise TextError("the tokenizer has no end-of-text token: set its eos_token")
         self.tokenizer = tokenizer
         self.text = text
         self.context = context
         self.end_id = int(tokenizer.eos_token_id)
         self.stop_ids = frozenset({self.end_id, *(int(token) for token in stop_ids)})
+        self._special = frozenset(tokenizer.all_special_ids)
+        self._anchors = self._find_anchors()
 
     @property
     def start_ids(self) -> tuple[int, ...]:
@@ -49,7 +59,8 @@ class Words:
         """The prompt's tokens, templates included, as the model sees them before its answer.
 
         Raises:
-            TextError: messages for a tokenizer without a chat template, or more tokens than allowed.
+            TextError: messages for a tokenizer without a chat template or with one that refuses them, or more tokens
+                than allowed.
         """
         if prompt.messages is not None or self.text.system or self.text.examples:
             ids = self._chat_ids(prompt) if self._has_chat() else self._plain_ids(prompt)
@@ -68,34 +79,36 @@ class Words:
             )
         return ids
 
-    def answer_ids(self, answer: str, *, prompt_tokens: int = 0, ended: bool = True) -> tuple[int, ...]:
-        """The answer's tokens; the end token is the last of them if the answer ended within the limits."""
-        ids = (*self._encode(answer, special=False), *((self.end_id,) if ended else ()))
+    def answer_ids(self, answer: str, *, context_ids: Sequence[int] = (), ended: bool = True) -> tuple[int, ...]:
+        """The answer's tokens behind its context; the end token is the last if the answer ended within the limits."""
+        ids = (*self._encode_behind(context_ids, answer), *((self.end_id,) if ended else ()))
         room = self.text.max_answer_tokens
         if self.context is not None:
-            room = min(room, self.context - prompt_tokens)
+            room = min(room, self.context - len(context_ids))
         return ids[:room]
 
     def document_ids(self, text: str, max_tokens: int) -> list[tuple[int, ...]]:
-        """A raw text with the end token, cut into pieces of at most `max_tokens`, start token not included."""
+        """A raw text with the end token, start token not included, cut into pieces that a model can read.
+
+        Args:
+            text: any.
+            max_tokens: tokens of a piece at most; fewer where the model reads less together with the start token.
+        """
+        room = max_tokens if self.context is None else min(max_tokens, self.context - len(self.start_ids))
         ids = (*self._encode(text, special=False), self.end_id)
-        return [ids[start : start + max_tokens] for start in range(0, len(ids), max_tokens)]
+        return [ids[start : start + room] for start in range(0, len(ids), room)]
 
     def answer_text(self, context_ids: Sequence[int], answer_ids: Sequence[int]) -> str:
-        """An answer's tokens as words, its end token left out.
-
-        Decoded together with the prompt, because some tokenizers drop a leading space of whatever they decode.
-        """
+        """An answer's tokens as words, its end token left out; `answer_ids` of these words gives the tokens back."""
         body = [token for token in answer_ids if token not in self.stop_ids]
-        tail = list(context_ids[-8:])
-        before = self.tokenizer.decode(tail, skip_special_tokens=True)
-        both = self.tokenizer.decode([*tail, *body], skip_special_tokens=True)
-        if both.startswith(before):
-            return str(both[len(before) :])
-        return str(self.tokenizer.decode(body, skip_special_tokens=True))
+        if not self._anchors or self._begins(context_ids):
+            return self._decode(body)
+        _, anchor_ids = self._anchors[0]
+        before, both = self._decode(anchor_ids), self._decode([*anchor_ids, *body])
+        return both[len(before) :] if both.startswith(before) else self._decode(body)
 
     def split_text(self, text: str, tokens: int) -> tuple[str, str]:
-        """The words of the first tokens of a text, and the rest of it.
+        """The words of the first tokens of a text, and the rest of it; the cut never goes through a character.
 
         Raises:
             TextError: the text has no more tokens than that, so nothing would be left to answer.
@@ -103,11 +116,12 @@ class Words:
         ids = self._encode(text, special=False)
         if len(ids) <= tokens:
             raise TextError(f"a text of {len(ids)} tokens has no rest after a prompt of {tokens}: {text[:60]!r}")
-        head = str(self.tokenizer.decode(list(ids[:tokens]), skip_special_tokens=True))
-        shared = head if text.startswith(head) else head.lstrip()
-        if text.startswith(shared):
-            return shared, text[len(shared) :]
-        return head, str(self.tokenizer.decode(list(ids[tokens:]), skip_special_tokens=True))
+        for count in (*range(tokens, 0, -1), *range(tokens + 1, len(ids))):
+            head = self._decode(ids[:count])
+            for shared in (head, head.lstrip()):
+                if shared and text.startswith(shared):
+                    return shared, text[len(shared) :]
+        return self._decode(ids[:tokens]), self._decode(ids[tokens:])  # the tokenizer changes what it reads
 
     def _has_chat(self) -> bool:
         return self.text.template is None and bool(getattr(self.tokenizer, "chat_template", None))
@@ -122,7 +136,12 @@ class Words:
             messages.append({"role": "user", "content": prompt.text or ""})
         else:
             messages += [{"role": message.role, "content": message.content} for message in prompt.messages]
-        rendered = self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+        try:
+            rendered = self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+        except TemplateError as error:
+            raise TextError(
+                f"the chat template refuses prompt {prompt.id}: {error}: {prompt.plain()[:60]!r}"
+            ) from error
         return self._encode(rendered, special=False)
 
     def _plain_ids(self, prompt: Prompt) -> tuple[int, ...]:
@@ -140,3 +159,34 @@ class Words:
 
     def _encode(self, text: str, *, special: bool) -> tuple[int, ...]:
         return tuple(self.tokenizer.encode(text, add_special_tokens=special))
+
+    def _decode(self, ids: Sequence[int]) -> str:
+        return str(self.tokenizer.decode(list(ids), skip_special_tokens=True, clean_up_tokenization_spaces=False))
+
+    def _begins(self, context_ids: Sequence[int]) -> bool:
+        """Whether what comes after these tokens is the beginning of a text."""
+        return all(token in self._special for token in context_ids)
+
+    def _encode_behind(self, context_ids: Sequence[int], text: str) -> tuple[int, ...]:
+        if not self._begins(context_ids):
+            for anchor, anchor_ids in self._anchors:
+                ids = self._encode(anchor + text, special=False)
+                if ids[: len(anchor_ids)] == anchor_ids:
+                    return ids[len(anchor_ids) :]
+        return self._encode(text, special=False)
+
+    def _find_anchors(self) -> list[tuple[str, tuple[int, ...]]]:
+        """Characters to put before an answer, with their tokens; none for a tokenizer that adds and drops nothing."""
+        found = []
+        for anchor in (".", "=", "\n"):
+            ids = self._encode(anchor, special=False)
+            behind = [self._encode(anchor + probe, special=False) for probe in ("b", " b")]
+            if all(both[: len(ids)] == ids for both in behind):
+                found.append((anchor, ids))
+        plain = all(
+            self._encode(anchor + probe, special=False)[len(ids) :] == self._encode(probe, special=False)
+            and self._decode(self._encode(probe, special=False)) == probe
+            for anchor, ids in found
+            for probe in ("b", " b")
+        )
+        return [] if plain else found

@@ -89,7 +89,7 @@ def packed_outputs(name, model, tokenizer) -> list[float]:
     if "reward" in name:
         return ModelScorer(RewardNetwork(model), words, CPU, gain=1.7, bias=-0.3).score_texts([(prompt, ANSWERS)])
     context = words.prompt_ids(prompt)
-    tree = pack([(context, [words.answer_ids(text, prompt_tokens=len(context), ended=e) for text, e in ANSWERS])])
+    tree = pack([(context, [words.answer_ids(text, context_ids=context, ended=e) for text, e in ANSWERS])])
     with torch.no_grad():
         return LanguageNetwork(model).outputs(tree, Needs(logp=True)).logp_BT.sum(-1).tolist()
 

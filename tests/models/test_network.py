@@ -47,7 +47,7 @@ def test_a_value_is_what_stands_before_its_token():
     head = new_head(32, bias=True, seed=0)
     network = LanguageNetwork(model, Critic(head))
     value_BT = network.outputs(TREE, Needs(value=True)).value_BT
-    guess_N = head(hidden_states(model, TREE)).squeeze(1)
+    guess_N = head(hidden_states(model, TREE)).squeeze(1).tolist()
     # before 6: the prompt's end; before 7: 6; ...; before 14: 13
     expected = [[guess_N[2], guess_N[3], 0.0], [0.0] * 3, [guess_N[2], guess_N[5], guess_N[6]], [guess_N[8], 0.0, 0.0]]
     torch.testing.assert_close(value_BT, torch.tensor(expected))

@@ -72,9 +72,7 @@ class ModelScorer:
         packed: list[tuple[Sequence[int], Sequence[Sequence[int]]]] = []
         for prompt, answers in texts:
             context = self.words.prompt_ids(prompt)
-            packed.append(
-                (context, [self.words.answer_ids(a, prompt_tokens=len(context), ended=done) for a, done in answers])
-            )
+            packed.append((context, [self.words.answer_ids(a, context_ids=context, ended=done) for a, done in answers]))
         batch = TextBatch(tree=pack(packed, names=[prompt.id for prompt, _ in texts]))
         outputs = forward(self.network, batch, Needs(score=True), machine=self.machine, micro_tokens=self.micro_tokens)
         return [self.gain * raw + self.bias for raw in outputs.score_B.tolist()]

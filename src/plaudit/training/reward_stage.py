@@ -48,7 +48,7 @@ def judged_tokens(judgements: Sequence[Judgement], words: Words) -> list[JudgedT
         if thumb is None and (ranks is None or len(set(ranks)) < 2):
             continue
         prompt = words.prompt_ids(judgement.prompt)
-        answers = tuple(words.answer_ids(answer, prompt_tokens=len(prompt)) for answer in judgement.answers)
+        answers = tuple(words.answer_ids(answer, context_ids=prompt) for answer in judgement.answers)
         found.append(
             JudgedTokens(
                 name=judgement.prompt.id, prompt=prompt, answers=answers, ranks=ranks or (0,), thumb=bool(thumb)

@@ -38,7 +38,7 @@ def demonstration_tokens(demonstrations: Sequence[Demonstration], words: Words) 
     texts = []
     for demonstration in demonstrations:
         prompt = words.prompt_ids(demonstration.prompt)
-        answer = words.answer_ids(demonstration.answer, prompt_tokens=len(prompt))
+        answer = words.answer_ids(demonstration.answer, context_ids=prompt)
         texts.append((prompt, answer, demonstration.prompt.id))
     return texts
 
