@@ -7,8 +7,8 @@ from typing import Any
 
 import torch
 
+from plaudit.models.generation import generate
 from plaudit.models.load import Machine
-from plaudit.models.packed import own_attention
 from plaudit.recipe import Evaluate
 from plaudit.records import Answer, Ended, Group, Prompt
 from plaudit.runs.progress import progress
@@ -45,7 +45,6 @@ def answer_prompts(
         return ModelSampler(model, words, machine, progress=advance).sample(requests, sampling)
 
 
-@torch.no_grad()
 def _beam(model: Any, words: Words, machine: Machine, prompt: Prompt, settings: Evaluate) -> Group:
     """The likeliest answer that a beam search finds; its log-probabilities are not those of a sample."""
     context = words.prompt_ids(prompt)
@@ -54,16 +53,8 @@ def _beam(model: Any, words: Words, machine: Machine, prompt: Prompt, settings: 
     if words.context is not None:
         budget = min(budget, words.context - len(context))
     model.eval()
-    with own_attention(model), machine.computing():
-        out = model.generate(
-            input_ids=given,
-            attention_mask=torch.ones_like(given),
-            do_sample=False,
-            num_beams=settings.beams,
-            max_new_tokens=budget,
-            eos_token_id=sorted(words.stop_ids),
-            pad_token_id=words.end_id,
-        )
+    with machine.computing():
+        out = generate(model, given, max_tokens=budget, stop_ids=words.stop_ids, beams=settings.beams)
     tokens = out[0, len(context) :].tolist()
     end = next((i for i, token in enumerate(tokens) if token in words.stop_ids), None)
     tokens = tokens if end is None else tokens[: end + 1]

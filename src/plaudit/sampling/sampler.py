@@ -12,17 +12,19 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import LogitsProcessor, LogitsProcessorList
+from transformers import LogitsProcessor
 
-from plaudit.errors import NumberError, TextError
+from plaudit.errors import ModelError, NumberError, TextError
+from plaudit.models.generation import generate
 from plaudit.models.load import Machine
 from plaudit.models.logprobs import logits_of
-from plaudit.models.packed import attend, choose_road, own_attention, run_packed
+from plaudit.models.packed import attend, choose_road, run_packed
 from plaudit.recipe import Sampling
 from plaudit.records import Answer, Ended, Group
 from plaudit.sampling.draw import draw, uniforms
@@ -38,6 +40,7 @@ class _Flight:
 
     request: int
     number: int
+    name: str
     seed: int
     context: tuple[int, ...]
     budget: int
@@ -68,9 +71,13 @@ class ModelSampler:
         self._progress = progress or (lambda finished: None)
 
     def load(self, weights: Path | None, version: int) -> None:
-        """Note the version: the weights are the learner's own."""
+        """Note the version: the weights are the learner's own.
+
+        Raises:
+            ModelError: there are weights to load.
+        """
         if weights is not None:
-            raise TextError(f"the embedded sampler shares its model and loads no weights, found {weights}")
+            raise ModelError(f"the embedded sampler shares its model and loads no weights, found {weights}")
         self.version = version
 
     @torch.no_grad()
@@ -115,6 +122,7 @@ class ModelSampler:
                 yield _Flight(
                     request=r,
                     number=number,
+                    name=request.prompt.id,
                     seed=seed,
                     context=request.context_ids,
                     budget=budget,
@@ -136,7 +144,10 @@ class ModelSampler:
         token_S, logp_S = draw(logits_SV, uniform_S, temperature=sampling.temperature, top_p=sampling.top_p)
         if not bool(torch.isfinite(logp_S).all()):
             broken = next(f for f, good in zip(flights, torch.isfinite(logp_S).tolist(), strict=True) if not good)
-            raise NumberError(f"the model's logits are not finite for request {broken.request}: its weights are broken")
+            raise NumberError(
+                f"the model's logits are not finite at token {len(broken.tokens)} of an answer to prompt "
+                f"{broken.name}: its weights are broken"
+            )
         ended: list[Ended | None] = []
         for flight, token, logp in zip(flights, token_S.tolist(), logp_S.tolist(), strict=True):
             flight.tokens.append(token)
@@ -195,39 +206,33 @@ class ModelSampler:
         for (_, budget), alike in by_length.items():
             for start in range(0, len(alike), sampling.batch):
                 flights = alike[start : start + sampling.batch]
-                ends: dict[int, Ended] = {}
-
-                def write(logits_SV: Tensor, flights: list[_Flight] = flights, ends: dict[int, Ended] = ends) -> Tensor:
-                    live = [i for i in range(len(flights)) if i not in ends]
-                    found = self._write([flights[i] for i in live], logits_SV[live], sampling)
-                    ends.update((i, ended) for i, ended in zip(live, found, strict=True) if ended is not None)
-                    return torch.tensor([flight.tokens[-1] for flight in flights], device=logits_SV.device)
-
+                dictate = _Dictate(partial(self._write, sampling=sampling), flights)
                 context = torch.tensor([flight.context for flight in flights], device=self.machine.device)
-                with own_attention(self.model):
-                    self.model.generate(
-                        input_ids=context,
-                        attention_mask=torch.ones_like(context),
-                        do_sample=False,
-                        num_beams=1,
-                        max_new_tokens=budget,
-                        eos_token_id=sorted(self.words.stop_ids),
-                        pad_token_id=self.words.end_id,
-                        logits_processor=LogitsProcessorList([_Dictate(write)]),
-                    )
-                for i, flight in enumerate(flights):
-                    yield flight, ends[i]
+                generate(self.model, context, max_tokens=budget, stop_ids=self.words.stop_ids, processors=[dictate])
+                yield from zip(flights, dictate.ends, strict=True)
                 self._progress(len(flights))
 
 
 class _Dictate(LogitsProcessor):
-    """Makes Transformers' loop take the tokens that a function names."""
+    """Makes Transformers' loop take the tokens that we draw, and keeps why each answer ended."""
 
-    def __init__(self, write: Callable[[Tensor], Tensor]) -> None:
+    def __init__(
+        self, write: Callable[[Sequence[_Flight], Tensor], list[Ended | None]], flights: Sequence[_Flight]
+    ) -> None:
         self.write = write
+        self.flights = flights
+        self.ended: list[Ended | None] = [None] * len(flights)
+
+    @property
+    def ends(self) -> list[Ended]:
+        """Why each answer ended; all have, because none has more tokens left than the loop takes."""
+        return [ended for ended in self.ended if ended is not None]
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
-        token_S = self.write(scores)
+        live = [i for i, ended in enumerate(self.ended) if ended is None]
+        for i, ended in zip(live, self.write([self.flights[i] for i in live], scores[live]), strict=True):
+            self.ended[i] = ended
+        token_S = torch.tensor([flight.tokens[-1] for flight in self.flights], device=scores.device)
         return torch.full_like(scores, float("-inf")).scatter(1, token_S[:, None], 0.0)
 
 
