@@ -9,10 +9,14 @@ import shutil
 import sys
 from pathlib import Path
 
-from plaudit import __version__
-from plaudit.recipe import Recipe
+import torch
 
-__all__ = ["builtin_folder", "cache_folder", "keep_builtin"]
+from plaudit import __version__
+from plaudit.models.load import Machine
+from plaudit.recipe import Recipe
+from plaudit.worlds import world
+
+__all__ = ["builtin_folder", "cache_folder", "keep_builtin", "take_builtin"]
 
 
 def cache_folder() -> Path:
@@ -26,13 +30,18 @@ def cache_folder() -> Path:
     return Path(base) / "plaudit"
 
 
-def builtin_folder(recipe: Recipe) -> Path:
-    """The built-in model's place: one for each way of training it."""
+def builtin_folder(recipe: Recipe, machine: Machine) -> Path:
+    """The built-in model's place: one for each way of training it, so that taking it changes no bit."""
     assert recipe.language is not None
     assert recipe.world is not None
     what = {
         "version": __version__,
+        "torch": torch.__version__,
+        "machine": machine.describe(),
+        "threads": torch.get_num_threads(),
+        "micro_tokens": recipe.micro_tokens,
         "world": recipe.world.name,
+        "texts": world(recipe.world.name).corpus(100, 0),  # another grammar writes others
         "documents": recipe.world.documents,
         "language": recipe.language.model_dump(mode="json"),
     }
@@ -48,3 +57,12 @@ def keep_builtin(model: Path, place: Path) -> None:
         aside.rename(place)
     except OSError:
         shutil.rmtree(aside, ignore_errors=True)
+
+
+def take_builtin(place: Path, target: Path) -> None:
+    """Copy a kept model into a run, aside and then renamed."""
+    aside = target.with_name(f"{target.name}.writing")
+    shutil.rmtree(aside, ignore_errors=True)
+    shutil.rmtree(target, ignore_errors=True)
+    shutil.copytree(place, aside)
+    aside.rename(target)

@@ -16,14 +16,15 @@ from typing import Any
 
 import torch
 
-from plaudit.cache import builtin_folder, keep_builtin
-from plaudit.errors import ModelError
+from plaudit.cache import builtin_folder, keep_builtin, take_builtin
+from plaudit.errors import ModelError, RecipeError, RunError
 from plaudit.evaluation.compare import compare
-from plaudit.materials import Materials, materials_of
+from plaudit.materials import Materials, check_demonstrations, check_judgements, check_prompts, materials_of
 from plaudit.models.builtin import CONTEXT, new_model, new_tokenizer
 from plaudit.models.load import (
     Machine,
     adapted,
+    check_reward_model,
     choose_machine,
     load_language,
     load_reward,
@@ -72,33 +73,37 @@ def run(recipe: Recipe, folder: Path, *, fresh: bool = False, only: str | None =
         PlauditError: anything that is wrong with recipe, data or models, before work is lost.
         KeyboardInterrupt: somebody pressed Ctrl-C; the same call goes on from there.
     """
+    if only not in (None, "evaluate", *STAGES):
+        raise RecipeError(f"there is no stage {only!r}; there are {', '.join(STAGES)} and evaluate")
     if only is not None and only != "evaluate":
-        kept = recipe.model_dump(mode="json", exclude={stage for stage in STAGES if stage != only})
-        recipe = recipe_from(kept, where=f"the {only} stage alone")
-    if fresh and folder.exists():
-        _remove_run(folder)
-    opened = Run(folder, recipe, trackers=[open_trackers(recipe.tracking, folder)])
+        recipe = _alone(recipe, only)
+    if only == "evaluate" and (fresh or not (folder / "config.yaml").exists()):
+        raise RunError(f"{folder}: evaluate needs a run that is there, and does not start another")
+    opened = Run(folder, recipe, trackers=[open_trackers(recipe.tracking, folder)], fresh=fresh)
     try:
         done = opened.summary()
         if only == "evaluate":
             return _Road(recipe, opened).evaluate_again()
         if done is not None:
             say(f"{folder} is finished; --fresh starts another run there")
+            if not (folder / "report.html").exists():  # it was stopped right before
+                write_report(folder)
             return done
         return _Road(recipe, opened).go()
     finally:
         opened.close()
 
 
-def _remove_run(folder: Path) -> None:
-    """Delete a run folder, and nothing that is not one.
+def _alone(recipe: Recipe, only: str) -> Recipe:
+    """The recipe with one stage.
 
     Raises:
-        ModelError: the folder holds something else.
+        RecipeError: the recipe does not have that stage, or it needs another one's work.
     """
-    if not (folder / "config.yaml").exists() and any(folder.iterdir()):
-        raise ModelError(f"{folder} is not a run folder (it has no config.yaml): --fresh does not delete it")
-    shutil.rmtree(folder)
+    if getattr(recipe, only) is None:
+        raise RecipeError(f"the {only} stage alone: the recipe has no {only} section")
+    kept = recipe.model_dump(mode="json", exclude={stage for stage in STAGES if stage != only})
+    return recipe_from(kept, where=f"the {only} stage alone")
 
 
 class _Road:
@@ -109,10 +114,12 @@ class _Road:
         self.run = opened
         self.machine: Machine = choose_machine(recipe.device, recipe.precision, recipe.threads)
         self.materials: Materials = materials_of(recipe, lambda text, n: self.words(self.start()).split_text(text, n))
+        self._words: dict[str, Words] = {}
 
     def go(self) -> dict[str, Any]:
         """All stages that the recipe names, evaluation, report."""
         say(f"computing on {self.machine.describe()}, {torch.get_num_threads()} threads")
+        self._look_ahead()
         self.run.keep_environment(
             device=self.machine.device.type,
             precision="bf16" if self.machine.bf16 else "fp32",
@@ -128,11 +135,46 @@ class _Road:
 
     def evaluate_again(self) -> dict[str, Any]:
         """Compare the run's models anew, and write summary and report from it."""
+        missing = [stage for stage in self._stages() if not self.run.finished(stage)]
+        if missing:
+            raise RunError(f"{self.folder} is not finished ({', '.join(missing)} to do): run its recipe first")
+        if not self._evaluates():
+            raise RunError(f"{self.folder} has nothing to compare: that takes a policy or sft stage, and prompts")
+        self._look_ahead()
         self.run.forget("evaluate")
         self._evaluate()
         return self._close()
 
+    def _stages(self) -> list[str]:
+        return [stage for stage in STAGES if getattr(self.recipe, stage) is not None]
+
+    def _look_ahead(self) -> None:
+        """Find what would stop a later stage, before an earlier one works for hours.
+
+        Raises:
+            PlauditError: a model cannot be loaded, a file cannot be read, or there is too little in it.
+        """
+        recipe, left = self.recipe, [stage for stage in self._stages() if not self.run.finished(stage)]
+        readers = self._readers([self.start()])
+        graders = self._readers([self._trunk()] if "reward" in left else [recipe.reward_model or "builtin"])
+        if recipe.reward_model is not None:
+            check_reward_model(recipe.reward_model)
+        if recipe.world is not None:
+            return  # there is enough in it, and its texts fit its model
+        if "reward" in left:
+            check_judgements(self.materials.judgements(), graders, recipe.data.held_out)
+        if "sft" in left:
+            check_demonstrations(self.materials.demonstrations(), readers, recipe.data.held_out)
+        if self._evaluates():
+            needed = recipe.policy.prompts_per_round if recipe.policy is not None else 0
+            check_prompts(self.materials.prompts(), [*readers, *graders], recipe.data.held_out, needed)
+
+    def _readers(self, models: Sequence[str]) -> list[Words]:
+        """The tokenizers of these models, without that of the built-in one while it is not made."""
+        return [self.words(model) for model in models if model != "builtin"]
+
     def _close(self) -> dict[str, Any]:
+        shutil.rmtree(self.folder / "checkpoints", ignore_errors=True)
         summary = summarise(self.folder)
         write_json(self.folder / "summary.json", summary)
         write_report(self.folder)
@@ -148,18 +190,22 @@ class _Road:
     def start(self) -> str:
         """The model before any fine-tuning: the run's own language model, or the recipe's."""
         own = self.folder / "language"
-        return str(own) if own.exists() else self.recipe.model.path
+        return str(own) if self.run.finished("language") else self.recipe.model.path
 
     def tuned(self) -> str:
         """The policy's reference: the supervised model, or the start where there was no such stage."""
         own = self.folder / "sft"
-        return str(own) if own.exists() else self.start()
+        return str(own) if self.run.finished("sft") else self.start()
 
     def words(self, model: str) -> Words:
         """The tokenizer that goes with a model, under the recipe's templates and limits."""
-        here = self.recipe.model.tokenizer if model == self.recipe.model.path else None
-        stops = _stop_ids(model)
-        return Words(load_tokenizer(here or model), self.recipe.text, context=_context(model), stop_ids=stops)
+        if model not in self._words:
+            here = self.recipe.model.tokenizer if model == self.recipe.model.path else None
+            context = _context(model)
+            self._words[model] = Words(
+                load_tokenizer(here or model), self.recipe.text, context=context, stop_ids=_stop_ids(model)
+            )
+        return self._words[model]
 
     def language_model(self, path: str, *, random: bool = False) -> Any:
         """A language model on the machine."""
@@ -185,33 +231,39 @@ class _Road:
     # --- the stages -------------------------------------------------------------------------------------------
 
     def _language(self) -> None:
-        settings = self.recipe.language
-        assert settings is not None
-        target = self.folder / "language"
-        builtin = self.recipe.model.path == "builtin"
-        kept = builtin_folder(self.recipe) if builtin else None
-        if kept is not None and kept.exists():
+        """Train it, or take the built-in model that an earlier run has trained in the same way."""
+        if self.recipe.model.path != "builtin":
+            with self.stage("language", "language", [self.recipe.model.path, "documents"]):
+                self._train_language(self.recipe)
+            return
+        kept = builtin_folder(self.recipe, self.machine)
+        if kept.exists() and self.run.latest("language") is None:  # what was begun here is finished here
             with self.stage("language", "language", ["the built-in model, trained before"]):
                 say("language: using the built-in model that was trained before")
-                shutil.copytree(kept, target, dirs_exist_ok=True)
+                self.run.rewind("language", 0)
+                take_builtin(kept, self.folder / "language")
             return
         with self.stage("language", "language", ["documents"]):
-            documents = self.materials.documents()
-            recipe = self.recipe
-            if builtin:
-                assert self.materials.world is not None
-                tokenizer = new_tokenizer([d.text for d in documents[:4000]], self.materials.world.alphabet())
-                model = new_model(tokenizer, seed=0).to(self.machine.device)
-                words = Words(tokenizer, recipe.text, context=CONTEXT)
-                recipe = recipe.model_copy(update={"seed": 0})  # one built-in model for all seeds
-            else:
-                model = self.language_model(recipe.model.path, random=recipe.model.random)
-                words = self.words(recipe.model.path)
-            model = adapted(model, recipe.model.adapter, seed=derive(recipe.seed, "language"))
-            train_language(self.run, LanguageNetwork(model), words, documents, settings, recipe, self.machine)
-            save_model(model, target, words.tokenizer)
-            if kept is not None:
-                keep_builtin(target, kept)
+            # one built-in model for all seeds; drawn at random, so that an adapter beside it would have no sense
+            whole = self.recipe.model.model_copy(update={"adapter": None})
+            self._train_language(self.recipe.model_copy(update={"seed": 0, "model": whole}))
+        keep_builtin(self.folder / "language", kept)
+
+    def _train_language(self, recipe: Recipe) -> None:
+        settings = recipe.language
+        assert settings is not None
+        documents = self.materials.documents()
+        if recipe.model.path == "builtin":
+            assert self.materials.world is not None
+            tokenizer = new_tokenizer([d.text for d in documents[:4000]], self.materials.world.alphabet())
+            model = new_model(tokenizer, seed=0).to(self.machine.device)
+            words = Words(tokenizer, recipe.text, context=CONTEXT)
+        else:
+            model = self.language_model(recipe.model.path, random=recipe.model.random)
+            words = self.words(recipe.model.path)
+        model = adapted(model, recipe.model.adapter, seed=derive(recipe.seed, "language"))
+        train_language(self.run, LanguageNetwork(model), words, documents, settings, recipe, self.machine)
+        save_model(model, self.folder / "language", words.tokenizer)
 
     def _sft(self) -> None:
         settings = self.recipe.sft
@@ -276,10 +328,17 @@ class _Road:
         path = Source(path=str(self.folder / "judgements.jsonl"))
         return held_out(load([path], "judgements", seed=self.recipe.seed), self.recipe.data.held_out)
 
+    def _trunk(self) -> str:
+        """What the reward model starts from."""
+        settings = self.recipe.reward
+        assert settings is not None
+        own = {"sft": self.tuned(), "model": self.start(), "random": self.start()}
+        return own.get(settings.start, settings.start)
+
     def _reward(self) -> None:
         settings = self.recipe.reward
         assert settings is not None
-        trunk = {"sft": self.tuned(), "model": self.start(), "random": self.start()}.get(settings.start, settings.start)
+        trunk = self._trunk()
         with self.stage("reward", "reward-model", [self._named(trunk), "judgements.jsonl"]):
             train, held = self._judgements()
             words = self.words(trunk)
@@ -384,7 +443,7 @@ class _Road:
         assert settings is not None
         size = int(model.config.get_text_config().hidden_size)
         if settings.critic == "shared":
-            return Critic(_flat(new_head(size, bias=True, seed=seed)))
+            return Critic(_flat(new_head(size, bias=True, seed=seed)).to(self.machine.device))
         folder = str(self.recipe.reward_model or self.folder / "reward-model")
         if load_tokenizer(folder).get_vocab() == words.tokenizer.get_vocab():
             trunk, gain, bias = load_reward(folder, self.machine, checkpointing=self.recipe.model.checkpointing)
@@ -398,16 +457,19 @@ class _Road:
         body = adapted(bare(trunk).base_model, self.recipe.model.adapter, seed=seed, task="FEATURE_EXTRACTION")
         return Critic(head.to(self.machine.device), body)
 
+    def _evaluates(self) -> bool:
+        """Whether the recipe tunes a model and has prompts to compare it on with the one before."""
+        recipe = self.recipe
+        tunes = recipe.policy is not None or recipe.sft is not None
+        return tunes and (recipe.world is not None or bool(recipe.data.prompts))
+
     def _evaluate(self) -> None:
         recipe = self.recipe
-        after = self.folder / "policy"
-        if not after.exists():
-            after = self.folder / "sft"
-        has_prompts = recipe.world is not None or bool(recipe.data.prompts)
-        if not after.exists() or not has_prompts:
+        if not self._evaluates():
             return
+        after = self.folder / ("policy" if recipe.policy is not None else "sft")
         before = self.tuned() if after.name == "policy" else self.start()
-        has_reward = recipe.reward_model is not None or (self.folder / "reward-model").exists()
+        has_reward = recipe.reward_model is not None or recipe.reward is not None
         with self.stage("evaluate", "evaluation.jsonl", [self._named(before), after.name]):
             compare(
                 self.folder,

@@ -251,8 +251,8 @@ def choose_road(model: Any) -> bool:
 @contextmanager
 def own_attention(model: Any) -> Iterator[None]:
     """Inside, the model runs with the attention that it came with, as `model.generate` needs it."""
-    own = _ROADS[body_of(model)]
-    if own is None:
+    own = _ROADS.get(body_of(model))
+    if own is None:  # it does not run packed, or nobody has asked it yet
         yield
         return
     bare(model).set_attn_implementation(own)

@@ -10,6 +10,7 @@ import errno
 import json
 import os
 import platform
+import re
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -18,12 +19,34 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from safetensors import SafetensorError
 
 from plaudit.errors import RunError
 from plaudit.recipe import Recipe
 from plaudit.runs.trackers import Tracker
 
-__all__ = ["Checkpoint", "Run", "read_json", "write_json"]
+__all__ = ["MADE", "Checkpoint", "Run", "read_json", "reporting_full_disk", "write_json"]
+
+MADE = (
+    "summary.json",
+    "lineage.json",
+    "checkpoints",
+    "metrics.jsonl",
+    "samples.jsonl",
+    "judgements.jsonl",
+    "language",
+    "sft",
+    "reward-model",
+    "policy",
+    "evaluation.jsonl",
+    "evaluation.json",
+    "report.html",
+    "tensorboard",
+    "tracking-id",
+    "environment.json",
+    "config.yaml",
+)
+"""Everything that a run writes into its folder, in the order in which `fresh` deletes it."""
 
 
 def write_json(path: Path, value: object) -> None:
@@ -63,18 +86,48 @@ class Run:
         folder: where the run is kept; made if it is not there.
         recipe: what is to be run.
         trackers: where metrics go besides `metrics.jsonl`.
+        fresh: drop the run that is there, and nothing else that stands in the folder.
 
     Raises:
-        RunError: the folder belongs to another recipe, or another process works in it.
+        RunError: the folder belongs to another recipe or to something that is no run, or another process works in it.
     """
 
-    def __init__(self, folder: Path, recipe: Recipe, trackers: Sequence[Tracker] = ()) -> None:
+    def __init__(self, folder: Path, recipe: Recipe, trackers: Sequence[Tracker] = (), *, fresh: bool = False) -> None:
         self.folder = folder
         self.trackers = tuple(trackers)
+        if folder.exists() and not folder.is_dir():
+            raise RunError(f"{folder} is a file: a run needs a folder")
+        self._refuse_strangers()
         with reporting_full_disk(folder):
             folder.mkdir(parents=True, exist_ok=True)
             self._lock()
+            if fresh:
+                self._empty()
             self._keep_recipe(recipe)
+
+    def _refuse_strangers(self) -> None:
+        """A folder that no run has made keeps what stands in it, even under a name that a run would write."""
+        if not self.folder.exists():
+            return
+        path = self.folder / "config.yaml"
+        if not path.exists():
+            there = [name for name in MADE if (self.folder / name).exists()]
+            if there:
+                raise RunError(
+                    f"{self.folder} is not a run folder (it has no config.yaml), but holds {', '.join(there)}, which a "
+                    "run would write over: choose another --out"
+                )
+        elif not _is_recipe(path):
+            raise RunError(f"{path} is not the recipe of a run: choose another --out")
+
+    def _empty(self) -> None:
+        """Delete what a run makes, the recipe last: until then the folder is that of an unfinished run."""
+        for name in MADE:
+            for path in (self.folder / name, *self.folder.glob(f"{name}.writing"), *self.folder.glob(f".{name}.*")):
+                if path.is_dir() and not path.is_symlink():
+                    shutil.rmtree(path)
+                else:
+                    path.unlink(missing_ok=True)
 
     def _lock(self) -> None:
         """Hold an advisory lock for as long as the process lives; the system lets go of it whatever happens."""
@@ -82,7 +135,7 @@ class Run:
             import fcntl  # not on Windows, where two processes are not kept apart
         except ImportError:
             return
-        self._held = (self.folder / ".lock").open("w", encoding="utf-8")
+        self._held = (self.folder / ".lock").open("a", encoding="utf-8")  # "w" would touch a finished run
         try:
             fcntl.flock(self._held, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
@@ -107,7 +160,11 @@ class Run:
             return
         before = yaml.safe_load(path.read_text(encoding="utf-8"))
         changed = list(_differences(before, now))
-        if changed:
+        if changed and not any((self.folder / name).exists() for name in ("lineage.json", "metrics.jsonl")):
+            path.unlink()  # it failed before anything was done: nothing is lost by another recipe
+            (self.folder / "environment.json").unlink(missing_ok=True)
+            self._keep_recipe(recipe)
+        elif changed:
             raise RunError(
                 f"{self.folder} was started with another recipe: {'; '.join(changed)}. "
                 "Run that one, choose another --out, or start over with --fresh"
@@ -233,16 +290,27 @@ class Run:
 
 @contextmanager
 def reporting_full_disk(folder: Path) -> Iterator[None]:
-    """Turn "no space left" into one clear error; the state before it stays as it was."""
+    """Turn "no space left" into one clear error; the state before it stays as it was.
+
+    Raises:
+        RunError: the disk is full.
+    """
     try:
         yield
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+    except (OSError, SafetensorError) as error:
+        number = error.errno if isinstance(error, OSError) else _errno(str(error))
+        if number not in (errno.ENOSPC, errno.EDQUOT):
             raise
         free = shutil.disk_usage(folder).free
         raise RunError(
             f"the disk of {folder} is full ({free / 2**20:.0f} MiB free): make room and start the same command again"
         ) from error
+
+
+def _errno(message: str) -> int | None:
+    """The number that safetensors puts into its words: `... (os error 28)`."""
+    found = re.search(r"\(os error (\d+)\)", message)
+    return int(found[1]) if found else None
 
 
 def _differences(before: Any, now: Any, name: str = "") -> Iterator[str]:
@@ -251,6 +319,15 @@ def _differences(before: Any, now: Any, name: str = "") -> Iterator[str]:
             yield from _differences(before.get(key), now.get(key), f"{name}.{key}" if name else str(key))
     elif before != now:
         yield f"{name} was {before!r} and is {now!r}"
+
+
+def _is_recipe(path: Path) -> bool:
+    """Whether a run has written this file: it then holds every setting, so all that every version knows."""
+    try:
+        given = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError):
+        return False
+    return isinstance(given, dict) and {"seed", "model", "data", "evaluate"} <= given.keys()
 
 
 def _version(package: str) -> str | None:
