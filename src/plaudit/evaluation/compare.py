@@ -101,7 +101,13 @@ def mean_kl(
     seed: int,
     micro_tokens: int,
 ) -> float:
-    """KL(after || before) in nats per answer, by the log-ratio of answers that `after` samples, one a prompt."""
+    """KL(after || before) in nats per answer, by the log-ratio of answers that `after` samples, one a prompt.
+
+    Args:
+        sampling: temperature and length of the answers. They are drawn from the whole distribution: greedy answers, or
+            only the likeliest tokens, would say nothing about a divergence.
+    """
+    sampling = sampling.model_copy(update={"temperature": sampling.temperature or 1.0, "top_p": 1.0})
     requests = [
         Request(prompt=prompt, context_ids=words.prompt_ids(prompt), seeds=(derive(seed, prompt.id),))
         for prompt in prompts

@@ -48,11 +48,7 @@ def distinct_2(answers: Sequence[Sequence[int]], lengths: Sequence[int]) -> floa
     Longer texts repeat more, so two models are compared at the same length, prompt by prompt: see `matched`.
     Li et al. 2016, https://arxiv.org/abs/1510.03055.
     """
-    pairs = [
-        pair
-        for answer, length in zip(answers, lengths, strict=True)
-        for pair in pairwise(answer[:length])
-    ]
+    pairs = [pair for answer, length in zip(answers, lengths, strict=True) for pair in pairwise(answer[:length])]
     return len(set(pairs)) / len(pairs) if pairs else math.nan
 
 
