@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
-from plaudit.errors import RecordError, RunError
+from plaudit.errors import NumberError, RecordError, RunError
 from plaudit.models.load import choose_machine, context_of, load_language, load_tokenizer
 from plaudit.reading import load
+from plaudit.reading.files import read_rows
+from plaudit.reading.kinds import AnyRecord, kind_of
+from plaudit.reading.loading import read_source
+from plaudit.reading.rows import Row, listing
 from plaudit.recipe import Sampling, Source, Text, load_recipe
-from plaudit.records import Demonstration, Judgement, Prompt
+from plaudit.records import Demonstration, Ended, Judgement, Prompt
 from plaudit.runs import read_json
 from plaudit.runs.progress import progress
 from plaudit.sampling import ModelSampler, Request
@@ -63,8 +68,17 @@ def sample_file(model: Path, prompts: Path, out: Path, *, sampling: Sampling, an
 def score_file(model: Path, answers: Path, out: Path) -> int:
     """Score every answer of a file with a reward model; each line written holds a prompt, its answers, their scores.
 
+    Args:
+        model: a reward model's folder.
+        answers: demonstrations, judgements, or what `sample_file` wrote, where an answer that was cut is read as such.
+        out: where to write.
+
     Returns:
         How many answers were scored.
+
+    Raises:
+        RecordError: a row holds no answer, with file and line.
+        NumberError: a score is not finite; names the prompt.
     """
     scorer = ModelScorer.from_folder(model, choose_machine(), _text_of(model))
     found = _answered(answers)
@@ -72,50 +86,51 @@ def score_file(model: Path, answers: Path, out: Path) -> int:
     with progress("score", len(found)) as advance:
         for start in range(0, len(found), 32):
             part = found[start : start + 32]
-            scores = iter(scorer.score_texts([(prompt, [(text, True) for text in texts]) for prompt, texts in part]))
+            scores = iter(scorer.score_texts(part))
             for prompt, texts in part:
-                lines.append(
-                    {
-                        "prompt": prompt.to_json(),
-                        "answers": list(texts),
-                        "scores": [round(next(scores), 6) for _ in texts],
-                    }
-                )
+                given = [round(next(scores), 6) for _ in texts]
+                if not all(map(math.isfinite, given)):
+                    raise NumberError(f"{model} gives the answers to prompt {prompt.id} the scores {given}")
+                lines.append({"prompt": prompt.to_json(), "answers": [text for text, _ in texts], "scores": given})
             advance(len(part))
     _write_lines(out, lines)
     return sum(len(texts) for _, texts in found)
 
 
-def _answered(path: Path) -> list[tuple[Prompt, tuple[str, ...]]]:
-    """Prompts with answers, from what `sample_file` wrote, from demonstrations, or from judgements."""
-    source = [Source(path=str(path))]
-    sampled = _sampled(path)
-    if sampled is not None:
-        return sampled
+_Answered = tuple[Prompt, tuple[tuple[str, bool], ...]]
+"""A prompt and its answers, each with whether it ended by itself."""
+
+
+def _answered(path: Path) -> list[_Answered]:
+    rows = [row for row in read_rows(path) if isinstance(row, Row)]
+    if rows and all(isinstance(row.value, dict) and {"prompt", "answer", "ended"} <= row.value.keys() for row in rows):
+        return [_sampled(row) for row in rows]
+    reading = read_source(Source(path=str(path)), None)
+    if reading.problems:
+        raise RecordError(f"cannot read answers:\n{listing(reading.problems)}")
+    return [_with_answers(place, record) for place, record in reading.records]
+
+
+def _sampled(row: Row) -> _Answered:
+    """A line that `sample_file` wrote."""
+    prompt, answer, ended = (row.value[name] for name in ("prompt", "answer", "ended"))
+    if not isinstance(answer, str):
+        raise RecordError(f"{row.place}: answer: needs a text (found {answer!r:.60})")
+    if ended not in list(Ended):
+        raise RecordError(f"{row.place}: ended: needs one of {', '.join(Ended)} (found {ended!r:.60})")
     try:
-        judged: list[Judgement] = load(source, "judgements", seed=0)
-        return [(judgement.prompt, judgement.answers) for judgement in judged]
-    except RecordError:
-        shown: list[Demonstration] = load(source, "demonstrations", seed=0)
-        return [(demonstration.prompt, (demonstration.answer,)) for demonstration in shown]
+        return Prompt.parse(prompt), ((answer, ended == Ended.STOPPED),)
+    except RecordError as error:
+        raise RecordError(f"{row.place}: prompt: {error}") from error
 
 
-def _sampled(path: Path) -> list[tuple[Prompt, tuple[str, ...]]] | None:
-    if path.suffix != ".jsonl":
-        return None
-    found: list[tuple[Prompt, tuple[str, ...]]] = []
-    with path.open(encoding="utf-8") as file:
-        for number, line in enumerate(file, 1):
-            try:
-                row = json.loads(line)
-            except ValueError:
-                return None
-            if not isinstance(row, dict) or not {"prompt", "answer", "ended"} <= row.keys():
-                return None
-            if not isinstance(row["answer"], str):
-                raise RecordError(f"{path}:{number}: answer: needs a text, found {row['answer']!r:.60}")
-            found.append((Prompt.parse(row["prompt"]), (row["answer"],)))
-    return found
+def _with_answers(place: str, record: AnyRecord) -> _Answered:
+    match record:
+        case Judgement(prompt=prompt, answers=answers):
+            return prompt, tuple((answer, True) for answer in answers)
+        case Demonstration(prompt=prompt, answer=answer):
+            return prompt, ((answer, True),)
+    raise RecordError(f"{place}: row: gives {kind_of(record)}, which have no answer to score")
 
 
 class Chat:
@@ -141,7 +156,9 @@ class Chat:
         self._samplers = []
         for path in (before, tuned):
             model = load_language(str(path), machine)
-            words = Words(load_tokenizer(str(path)), recipe.text, context=context_of(model), stop_ids=_stop_ids(model))
+            beside = recipe.model.tokenizer if str(path) == recipe.model.path else None
+            tokenizer = load_tokenizer(beside or str(path))
+            words = Words(tokenizer, recipe.text, context=context_of(model), stop_ids=_stop_ids(model))
             self._samplers.append((ModelSampler(model, words, machine), words))
 
     def answer(self, text: str) -> tuple[str, str]:
@@ -176,8 +193,9 @@ def _words(path: Path, model: Any) -> Words:
 
 def _text_of(model: Path) -> Text:
     """The templates of the run that a model is in; the defaults for a model from elsewhere."""
-    config = model.parent / "config.yaml"
-    return load_recipe(config).text if config.exists() else Text()
+    run = model.parent
+    made_there = (run / "config.yaml").exists() and (run / "lineage.json").exists()
+    return load_recipe(run / "config.yaml").text if made_there else Text()
 
 
 def _stop_ids(model: Any) -> list[int]:

@@ -1,0 +1,188 @@
+"""Answering a file, scoring a file, talking, and the table, on a run folder whose models were drawn at random."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from plaudit.errors import NumberError, PlauditError, RecordError, RunError
+from plaudit.models.load import choose_machine, save_model
+from plaudit.recipe import Sampling, Text, recipe_from
+from plaudit.records import Prompt
+from plaudit.scorers import ModelScorer
+from plaudit.tasks import Chat, sample_file, score_file, show_summary
+from plaudit.testing.tiny import tiny_model, tiny_tokenizer
+
+
+@pytest.fixture(scope="module")
+def run(own_road: Callable[..., dict[str, Any]], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run with a template of its own."""
+    folder = tmp_path_factory.mktemp("tasks") / "run"
+    folder.mkdir()
+    road = recipe_from(own_road(text={"template": "q: {prompt}\na:"}))
+    (folder / "config.yaml").write_text(yaml.safe_dump(road.model_dump(mode="json")))
+    (folder / "lineage.json").write_text("[]")
+    for seed, name in enumerate(("sft", "policy")):
+        save_model(tiny_model("llama", seed=seed), folder / name, tiny_tokenizer())
+    save_model(
+        tiny_model("llama", reward=True), folder / "reward-model", tiny_tokenizer(), reward_gain=2.0, reward_bias=0.5
+    )
+    return folder
+
+
+def write(path: Path, *rows: Any) -> Path:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return path
+
+
+def read(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def sampled(run: Path, out: Path, **options: Any) -> list[dict[str, Any]]:
+    prompts = write(run.parent / "prompts.jsonl", {"prompt": "say 1"}, {"prompt": "say 2"})
+    given: dict[str, Any] = {"sampling": Sampling(max_tokens=6), "answers": 2, "seed": 0, **options}
+    count = sample_file(run / "policy", prompts, out, **given)
+    lines = read(out)
+    assert count == len(lines)
+    return lines
+
+
+def test_a_file_is_answered(run, tmp_path):
+    lines = sampled(run, tmp_path / "new" / "answers.jsonl")
+    assert [line["prompt"]["text"] for line in lines] == ["say 1", "say 1", "say 2", "say 2"]
+    assert all(line["ended"] in ("stopped", "cut") and 0 < line["tokens"] <= 6 and line["logp"] < 0 for line in lines)
+    assert len({line["answer"] for line in lines}) > 1
+
+
+def test_the_same_seed_gives_the_same_answers(run, tmp_path):
+    first = sampled(run, tmp_path / "a.jsonl")
+    assert sampled(run, tmp_path / "b.jsonl") == first
+    assert sampled(run, tmp_path / "c.jsonl", seed=1) != first
+    more = sampled(run, tmp_path / "d.jsonl", answers=3)
+    assert more[:2] == first[:2]  # more answers are more, not others
+
+
+def test_the_template_of_the_models_own_run_is_used(run, tmp_path):
+    """A model elsewhere is read without one, whatever file lies beside it."""
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    (elsewhere / "config.yaml").write_text("theme: dark\n")
+    (elsewhere / "policy").symlink_to(run / "policy")
+    greedy = Sampling(max_tokens=6, temperature=0)
+    here, there = (
+        sampled(folder, tmp_path / f"{n}.jsonl", sampling=greedy, answers=1)
+        for n, folder in enumerate((run, elsewhere))
+    )
+    asked = sampled_as(run, "q: say 1\na:", tmp_path / "asked.jsonl", elsewhere)
+    assert here[0]["answer"] == asked
+    assert here[0]["answer"] != there[0]["answer"]
+
+
+def sampled_as(run: Path, words: str, out: Path, folder: Path) -> str:
+    prompts = write(out.with_suffix(".in.jsonl"), {"prompt": words})
+    sample_file(folder / "policy", prompts, out, sampling=Sampling(max_tokens=6, temperature=0), answers=1, seed=0)
+    return str(read(out)[0]["answer"])
+
+
+def scores_of(run: Path, texts: list[tuple[str, bool]]) -> list[float]:
+    text = Text(template="q: {prompt}\na:")
+    scorer = ModelScorer.from_folder(run / "reward-model", choose_machine(), text)
+    return scorer.score_texts([(Prompt(text="say 1"), texts)])
+
+
+def test_judged_answers_are_scored_in_their_order(run, tmp_path):
+    file = write(tmp_path / "j.jsonl", {"prompt": "say 1", "chosen": "1.", "rejected": "2."})
+    assert score_file(run / "reward-model", file, tmp_path / "o.jsonl") == 2
+    (line,) = read(tmp_path / "o.jsonl")
+    assert line["answers"] == ["1.", "2."]
+    assert line["scores"] == pytest.approx(scores_of(run, [("1.", True), ("2.", True)]), abs=1e-5)
+
+
+def test_demonstrations_are_scored(run, tmp_path):
+    file = write(tmp_path / "d.jsonl", *({"prompt": f"say {n}", "completion": "1."} for n in range(40)))
+    assert score_file(run / "reward-model", file, tmp_path / "o.jsonl") == 40
+    assert [line["prompt"]["text"] for line in read(tmp_path / "o.jsonl")] == [f"say {n}" for n in range(40)]
+
+
+def test_a_sampled_answer_that_was_cut_is_scored_without_its_end(run, tmp_path):
+    rows = [{"prompt": {"text": "say 1"}, "answer": "1.", "ended": ended} for ended in ("stopped", "cut")]
+    assert score_file(run / "reward-model", write(tmp_path / "s.jsonl", *rows), tmp_path / "o.jsonl") == 2
+    found = [line["scores"][0] for line in read(tmp_path / "o.jsonl")]
+    assert found == pytest.approx(scores_of(run, [("1.", True), ("1.", False)]), abs=1e-5)
+    assert found[0] != found[1]
+
+
+def test_what_was_sampled_can_be_scored(run, tmp_path):
+    sampled(run, tmp_path / "a.jsonl")
+    assert score_file(run / "reward-model", tmp_path / "a.jsonl", tmp_path / "o.jsonl") == 4
+
+
+@pytest.mark.parametrize(
+    ("rows", "says"),
+    [
+        ([{"prompt": {"text": "a"}, "answer": 3, "ended": "cut"}], r"a\.jsonl:1: answer: needs a text \(found 3\)"),
+        ([{"prompt": {"text": "a"}, "answer": "b", "ended": "now"}], r"a\.jsonl:1: ended: needs one of stopped"),
+        ([{"prompt": {"txt": "a"}, "answer": "b", "ended": "cut"}], r"a\.jsonl:1: prompt: .*txt"),
+        ([{"prompt": "a"}], r"a\.jsonl:1: row: gives prompts, which have no answer"),
+        ([{"prompt": "a", "chosen": "b", "rejected": "c"}, {"prompt": "a", "chosen": 3}], r"a\.jsonl:2: "),
+    ],
+)
+def test_a_file_that_cannot_be_scored(run, tmp_path, rows, says):
+    with pytest.raises(RecordError, match=says):
+        score_file(run / "reward-model", write(tmp_path / "a.jsonl", *rows), tmp_path / "o.jsonl")
+    assert not (tmp_path / "o.jsonl").exists()
+
+
+def test_a_score_that_is_no_number(tmp_path):
+    broken = tiny_model("llama", reward=True)
+    broken.score.weight.data[:] = float("nan")
+    save_model(broken, tmp_path / "grader", tiny_tokenizer())
+    file = write(tmp_path / "j.jsonl", {"prompt": "say 1", "chosen": "1.", "rejected": "2."})
+    with pytest.raises(NumberError, match=r"gives the answers to prompt \w+ the scores \[nan, nan\]"):
+        score_file(tmp_path / "grader", file, tmp_path / "o.jsonl")
+
+
+def test_a_chat_prompt_without_a_template_is_named(own_files, tmp_path):
+    file = write(tmp_path / "p.jsonl", {"prompt": [{"role": "user", "content": "hello"}]})
+    with pytest.raises(PlauditError, match="no chat template"):
+        sample_file(own_files / "model", file, tmp_path / "o.jsonl", sampling=Sampling(), answers=1, seed=0)
+
+
+def test_a_talk_with_two_models(run):
+    pair = Chat(run)
+    before, after = pair.answer("hello")
+    assert before != after
+    assert Chat(run).answer("hello") == (before, after)
+    assert pair.answer("hello") != (before, after)  # said again, it is another turn
+
+
+def test_a_talk_needs_a_tuned_model(run, tmp_path):
+    (tmp_path / "config.yaml").write_bytes((run / "config.yaml").read_bytes())
+    with pytest.raises(RunError, match="holds no tuned model yet"):
+        Chat(tmp_path)
+
+
+def test_before_the_first_stage_is_the_recipes_own_model(run, tmp_path, own_files):
+    (tmp_path / "config.yaml").write_bytes((run / "config.yaml").read_bytes())
+    (tmp_path / "sft").symlink_to(run / "policy")
+    before, after = Chat(tmp_path).answer("hello")
+    assert before != after
+
+
+def test_the_table_is_shown(tmp_path, capsys):
+    (tmp_path / "summary.json").write_text(json.dumps({"gold_win_rate": 0.8, "gold_win_rate_interval": [0.7, 0.9]}))
+    show_summary(tmp_path)
+    shown = capsys.readouterr().out
+    assert "80.0 %  (70.0 to 90.0)" in shown
+    assert f"Report: {tmp_path / 'report.html'}" in shown
+
+
+def test_no_table_no_summary(tmp_path):
+    with pytest.raises(RunError, match=r"summary\.json"):
+        show_summary(tmp_path)
