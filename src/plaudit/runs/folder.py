@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import json
+import math
 import os
 import platform
 import re
@@ -101,9 +102,13 @@ class Run:
         with reporting_full_disk(folder):
             folder.mkdir(parents=True, exist_ok=True)
             self._lock()
-            if fresh:
-                self._empty()
-            self._keep_recipe(recipe)
+            try:
+                if fresh:
+                    self._empty()
+                self._keep_recipe(recipe)
+            except BaseException:
+                self._unlock()
+                raise
 
     def _refuse_strangers(self) -> None:
         """A folder that no run has made keeps what stands in it, even under a name that a run would write."""
@@ -147,6 +152,9 @@ class Run:
         """Let go of the folder and end the trackers."""
         for tracker in self.trackers:
             tracker.close()
+        self._unlock()
+
+    def _unlock(self) -> None:
         if hasattr(self, "_held"):
             self._held.close()
 
@@ -191,7 +199,8 @@ class Run:
     # --- logs -------------------------------------------------------------------------------------------------
 
     def log(self, stage: str, step: int, metrics: Mapping[str, float], *, seconds: float) -> None:
-        """Append one step's metrics."""
+        """Append one step's metrics; one that is not a finite number is left out, because JSON has no word for it."""
+        metrics = {name: value for name, value in metrics.items() if math.isfinite(value)}
         line = {"stage": stage, "step": step, "seconds": round(seconds, 4), **metrics}
         self._append("metrics.jsonl", [line])
         for tracker in self.trackers:
@@ -213,7 +222,7 @@ class Run:
             if not path.exists():
                 continue
             kept = []
-            for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+            for line in path.read_text(encoding="utf-8", errors="replace").split("\n"):  # no other line ends
                 try:
                     entry = json.loads(line)
                 except ValueError:

@@ -69,7 +69,7 @@ def learning_rate_at(step: int, steps: int, settings: Optimiser) -> float:
         steps: how many there will be.
         settings: peak, share of the steps spent climbing, and how it falls: `linear` to 0, `cosine` to a tenth.
     """
-    climb = math.ceil(settings.warmup * steps)
+    climb = math.ceil(round(settings.warmup * steps, 6))  # 0.07 * 100 is a little more than 7
     if step < climb:
         return settings.learning_rate * (step + 1) / climb
     done = min(1.0, (step - climb) / max(1, steps - climb))
@@ -156,7 +156,7 @@ class ModelLearner:
             found = part.loss(outputs, micro)
             if not bool(torch.isfinite(found.total)):
                 self._optimiser.zero_grad(set_to_none=True)
-                raise NumberError(self._blame(micro, part.loss, float(found.total)))
+                raise NumberError(self._blame(micro, part.loss, float(found.total.detach())))
             if found.total.requires_grad:
                 found.total.backward()
             denominator += found.denominator
@@ -178,6 +178,8 @@ class ModelLearner:
         guilty = []
         for p, name in enumerate(micro.tree.names):
             rows = [row for row, owner in enumerate(prompt_of) if owner == p]
+            if not rows:
+                continue
             alone = select(micro, rows)
             with self.machine.computing():
                 outputs = self.network.outputs(alone.tree, loss.needs)
@@ -221,6 +223,7 @@ class ModelLearner:
             tensor.copy_(saved[name])
         memory = load_file(folder / "optimiser.safetensors")
         self.done = int(memory.pop("done"))
+        self._optimiser.state.clear()
         for place, value in memory.items():
             name, _, key = place.rpartition(":")
             on = value if key == "step" else value.to(mine[name].device)

@@ -67,6 +67,7 @@ def run_steps(
 
     Raises:
         KeyboardInterrupt: somebody pressed Ctrl-C; the step under way was finished and saved first.
+        RunError: the disk is full; the last checkpoint is still there.
     """
     memory = memory or _Nothing()
     first, spent = 0, 0.0
@@ -83,6 +84,8 @@ def run_steps(
             start = time.perf_counter()
             metrics = body(step)
             if metrics is None:
+                if interrupted():
+                    raise KeyboardInterrupt
                 break
             run.log(stage, step, {f"{stage}/{k}": v for k, v in metrics.items()}, seconds=time.perf_counter() - start)
             advance(1, f"{watch} {metrics[watch]:.3f}" if watch in metrics else "")
