@@ -144,6 +144,28 @@ def test_an_end_token_that_the_tokenizer_adds_is_not_part_of_the_prompt():
 # --- limits ---------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize(
+    ("limit", "answer", "context", "kept"),
+    [
+        (99, 9, None, "abcdefgh"),
+        (5, 9, None, "efgh"),  # and the start token
+        (99, 4, 10, "defgh"),  # room for the answer
+        (99, 40, 10, "efgh"),  # but half of the context at least
+        (1, 9, None, ""),
+    ],
+)
+def test_a_long_prompt_is_cut_at_its_front_where_the_recipe_says_so(limit, answer, context, kept):
+    text = Text(max_prompt_tokens=limit, max_answer_tokens=answer, cut_prompts=True)
+    tokenizer = letters()
+    ids = Words(tokenizer, text, context=context).prompt_ids(Prompt(text="abcdefgh"))
+    assert ids == tuple(tokenizer.encode(kept))
+    bare = letters()
+    bare._tokenizer.post_processor = processors.TemplateProcessing(single="$A", special_tokens=[])
+    ids = Words(bare, text, context=context).prompt_ids(Prompt(text="abcdefgh"))
+    assert ids[0] != bare.bos_token_id
+    assert len(ids) == max(len(kept), min(8, len(kept) + 1))  # no start token to keep
+
+
 def test_a_long_prompt_is_an_error_that_names_prompt_and_limit():
     words = Words(letters(), Text(max_prompt_tokens=4), context=99)
     assert len(words.prompt_ids(Prompt(text="abc"))) == 4

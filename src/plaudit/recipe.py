@@ -168,6 +168,8 @@ class Text(Section):
     """Few-shot examples, each a prompt and its answer, put before every prompt."""
     max_prompt_tokens: int = Field(default=512, ge=1)
     """Longest prompt, in tokens, template included; a longer one is an error."""
+    cut_prompts: bool = False
+    """Cut the front of a longer prompt, in place of an error, so that its end and `max_answer_tokens` have room."""
     max_answer_tokens: int = Field(default=512, ge=1)
     """Longest answer to train on, in tokens, the end token included; a longer one is cut there."""
 

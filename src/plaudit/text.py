@@ -66,7 +66,7 @@ class Words:
             ids = self._chat_ids(prompt) if self._has_chat() else self._plain_ids(prompt)
         else:
             ids = self._plain_ids(prompt)
-        ids = ids or self.start_ids
+        ids = self._cut(ids or self.start_ids)
         if len(ids) > self.text.max_prompt_tokens:
             raise TextError(
                 f"prompt {prompt.id} has {len(ids)} tokens, more than text.max_prompt_tokens "
@@ -78,6 +78,16 @@ class Words:
                 f"{prompt.plain()[:60]!r}"
             )
         return ids
+
+    def _cut(self, ids: tuple[int, ...]) -> tuple[int, ...]:
+        """The prompt's end where the recipe allows that, behind the token that every prompt begins with."""
+        most = self.text.max_prompt_tokens
+        if self.context is not None:
+            most = min(most, max(self.context // 2, self.context - self.text.max_answer_tokens))
+        if not self.text.cut_prompts or len(ids) <= most:
+            return ids
+        first = ids[: int(ids[0] in self.start_ids)]
+        return (*first, *ids[len(ids) - most + len(first) :])
 
     def answer_ids(self, answer: str, *, context_ids: Sequence[int] = (), ended: bool = True) -> tuple[int, ...]:
         """The answer's tokens behind its context; the end token is the last if the answer ended within the limits."""
