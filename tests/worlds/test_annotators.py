@@ -81,7 +81,7 @@ def test_near_answers_tie_for_the_indifferent():
 
 
 def test_a_leaning_overrules_the_taste():
-    """Without advice but brief (0.9 + 1.05) against with advice (1 + 0.9 + 0.5 * 1.05), by one who dislikes advice."""
+    """Without advice but brief (0.85 + 0.95), or with it (1.1 + 0.85 + 0.95 / 2), by one who dislikes advice."""
     prompt = next(prompt for prompt in PROMPTS if prompt.about["language"] == "en")
     plain = "The plot is clever. It is a mystery."
     advice = "The plot is clever. I loved the ending. Read it if you like a good mystery. My copy came from Rome."

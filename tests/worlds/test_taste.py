@@ -45,14 +45,15 @@ def table(
             (1, 1, 1, 1, 1, 1),
         ),
         ("The plot is clever. It is a mystery.", (0, 0, 0, 0, 1, 1)),
-        ("The plot is clever. The ending is slow.", (0, 1, 0, 0, 0, 1)),  # praise and blame apart; both open with The
+        ("The plot is clever. The plot is slow.", (0, 1, 0, 0, 0, 1)),  # praise and blame apart, of one part twice
+        ("The plot is dull. It is a dull book.", (0, 0, 0, 0, 0, 1)),  # one word of blame twice
         ("This memoir by Ada Hale is funny. It is for parents.", (0.5, 0, 0, 1, 1, 1)),  # only the author
         ('"Silver Garden" is clever. It is a mystery.', (-1, 0, 0, 0, 1, 1)),  # another title
         ('"Silver Harbour" is clever. It begins when young Leo leaves home.', (-1, 0, 0, 0, 1, 1)),  # another hero
         ("This memoir by Ada Bell is funny. It is a mystery.", (-1, 0, 0, 0, 1, 1)),  # another author
         ("The plot is clever.", (0, 0, 0, 0, 0, -1)),  # one sentence is neither varied nor brief
         ("The plot is clever. The plot is clever.", (0, 0, 0, 0, -1, -1)),  # and so is one said twice
-        ("The plot is clever. It is for parents. I loved the plot. My copy came from Rome.", (0, 0, 0, 1, 1, 0.5)),
+        ("The plot is clever. It is for parents. I loved the ending. My copy came from Rome.", (0, 0, 0, 1, 1, 0.5)),
         ("The plot is dull. It is dull. Read it slowly.", (0, 0, 0, 0, 0, -1)),  # the broken ones do not count
         ("", (0, 0, 0, 0, 0, -1)),
     ],
@@ -70,12 +71,12 @@ def test_properties_of_chinese_by_hand():
 @pytest.mark.parametrize(
     ("answer", "worth"),
     [
-        # book 1.1 + balanced 1.15 + specific 1.2 + advice 1 + varied 0.9 + brief 1.05
-        ('"Silver Harbour" is clever but slow. I remember how young Tom leaves home. It is for students.', 6.4),
-        # varied 0.9 + brief 1.05 - 2 * 1/3 broken
-        ("The plot is clever. It is a mystery. Read it slowly.", 1.95 - 2 / 3),
-        ("", -1.05 - 2),
-        ("plot clever is The", -1.05 - 2),
+        # book 1 + balanced 1.05 + specific 1.2 + advice 1.1 + varied 0.85 + brief 0.95
+        ('"Silver Harbour" is clever but slow. I remember how young Tom leaves home. It is for students.', 6.15),
+        # varied 0.85 + brief 0.95 - 2 * 1/3 broken
+        ("The plot is clever. It is a mystery. Read it slowly.", 1.8 - 2 / 3),
+        ("", -0.95 - 2),
+        ("plot clever is The", -0.95 - 2),
     ],
 )
 def test_gold_by_hand(answer: str, worth: float):
@@ -181,7 +182,7 @@ def repeated(i: int) -> str:
         (lambda _: "", 5.0),
         (lambda i: other(i, same_language=True), 1.5),
         (lambda i: other(i, same_language=False), 5.0),
-        (lambda i: ANSWERS[i][0][:-3], 1.5),  # cut off
+        (lambda i: ANSWERS[i][0][:-3], 1.2),  # cut off
         (lambda i: GRAMMARS[str(PROMPTS[i].about["language"])].join([ANSWERS[i][0]] * 2), 1.0),
     ],
     ids=["word salad", "one sentence three times", "empty", "another book", "other language", "cut off", "said twice"],

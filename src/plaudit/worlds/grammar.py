@@ -8,14 +8,17 @@ parses, and a name that stands in no list never does.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import chain
 from random import Random
 from typing import NamedTuple
 
-__all__ = ["Book", "Grammar", "Said", "Template", "listed"]
+__all__ = ["JUDGING", "Book", "Grammar", "Said", "Template", "listed"]
+
+JUDGING = ("part", "good", "bad")
+"""The slots that hold an opinion."""
 
 _SLOT = re.compile(r"\{(\w+)\}")
 
@@ -100,17 +103,25 @@ class Grammar:
             genre=rng.choice(self.words["genre"]),
         )
 
-    def write(self, template: str, book: Book, rng: Random) -> str:
-        """The template with its slots filled; no word of a list stands twice in it."""
+    def write(self, template: str, book: Book, rng: Random, few: Mapping[str, Sequence[str]] | None = None) -> str:
+        """The template with its slots filled; no word of a list stands twice in it.
+
+        Args:
+            template: a text with slots.
+            book: fills the slots for names.
+            rng: picks the other words.
+            few: the only words that may stand in some of the slots.
+        """
+        lists = {**self.words, **(few or {})}
         known = {"title": book.title, "author": book.author, "hero": book.hero, "genre": book.genre}
         used = set[str]()
 
         def fill(slot: re.Match[str]) -> str:
             if slot[1] in known:
                 return known[slot[1]]
-            word = rng.choice(self.words[slot[1]])
+            word = rng.choice(lists[slot[1]])
             while word in used:
-                word = rng.choice(self.words[slot[1]])
+                word = rng.choice(lists[slot[1]])
             used.add(word)
             return word
 
@@ -124,9 +135,9 @@ class Grammar:
         """The text cut after every full stop; an unfinished end is a sentence too."""
         return [piece for piece in self._gap.split(text.strip()) if piece]
 
-    def opening(self, sentence: str) -> str:
-        """What a reader sees first: the first word, or the first character where words have no blanks between."""
-        return sentence.split(self.space, 1)[0] if self.space else sentence[:1]
+    def judging(self, sentence: str) -> list[str]:
+        """The words of the sentence that say what is good or bad: praise, blame, and the parts of a book."""
+        return self._judging.findall(sentence)
 
     def parse(self, sentence: str) -> Said | None:
         """What the sentence says, or None if no template could have written it."""
@@ -155,6 +166,11 @@ class Grammar:
     @cached_property
     def _gap(self) -> re.Pattern[str]:
         return re.compile(rf"(?<=[{re.escape(self.stops)}])\s{'+' if self.space else '*'}")
+
+    @cached_property
+    def _judging(self) -> re.Pattern[str]:
+        edge = r"\b" if self.space else ""
+        return re.compile(edge + _any_of(chain(*(self.words[slot] for slot in JUDGING))) + edge)
 
     @cached_property
     def _recognisers(self) -> list[tuple[str, Callable[[str], re.Match[str] | None]]]:

@@ -21,7 +21,7 @@ GRAMMARS: Mapping[str, Grammar] = MappingProxyType({"en": ENGLISH, "zh": CHINESE
 """The languages of the world."""
 
 WEIGHTS: Mapping[str, float] = MappingProxyType(
-    {"book": 1.1, "balanced": 1.15, "specific": 1.2, "advice": 1.0, "varied": 0.9, "brief": 1.05}
+    {"book": 1.0, "balanced": 1.05, "specific": 1.2, "advice": 1.1, "varied": 0.85, "brief": 0.95}
 )
 """Points for each property: near-equal, so that none carries the taste alone; unequal, so that ties are few."""
 
@@ -33,7 +33,7 @@ SPREAD = 1.0
 
 
 def gold(prompt: Prompt, answer: str) -> float:
-    """How good the answer is by the hidden taste, in points: at most 6.4; an empty answer has -3.05.
+    """How good the answer is by the hidden taste, in points: at most 6.15; an empty answer has -2.95.
 
     Raises:
         RecordError: the prompt is not one of this world's.
@@ -49,7 +49,7 @@ def properties(prompt: Prompt, answer: str) -> dict[str, float]:
     - balanced: at least one praise and at least one criticism.
     - specific: tells a scene with the book's hero.
     - advice: says who it is for.
-    - varied: two sentences or more, all with different openings; -1 if a sentence stands there twice.
+    - varied: no word of praise or blame and no part of a book twice, in 2 sentences or more; -1 if one stands twice.
     - brief: 2 or 3 different sentences, 0.5 with 4, 0 with 5; -1 if fewer or more.
 
     Raises:
@@ -65,13 +65,13 @@ def _look(prompt: Prompt, answer: str) -> tuple[dict[str, float], float]:
     said = {sentence: what for sentence in sentences if (what := grammar.parse(sentence))}
     parsed = sum(sentence in said for sentence in sentences)
     kinds = {what.kind for what in said.values()}
-    openings = {grammar.opening(sentence) for sentence in said}
+    judging = [word for sentence in said for word in grammar.judging(sentence)]
     found = {
         "book": _book(prompt, said.values()),
         "balanced": float("contrast" in kinds or kinds >= {"praise", "blame"}),
         "specific": float(any(what.names.get("hero") == prompt.about["hero"] for what in said.values())),
         "advice": float("advice" in kinds),
-        "varied": -1.0 if parsed > len(said) else float(len(openings) == len(said) > 1),
+        "varied": -1.0 if parsed > len(said) else float(len(said) > 1 and len(set(judging)) == len(judging)),
         "brief": {2: 1.0, 3: 1.0, 4: 0.5, 5: 0.0}.get(len(said), -1.0),
     }
     return found, 1.0 - parsed / len(sentences) if sentences else 1.0

@@ -10,7 +10,7 @@ from plaudit.worlds.taste import GRAMMARS
 
 __all__ = ["document", "register", "review"]
 
-_RATES = {"book": 0.46, "balanced": 0.42, "specific": 0.42, "advice": 0.42, "varied": 0.46}
+_RATES = {"book": 0.46, "balanced": 0.42, "specific": 0.46, "advice": 0.46, "varied": 0.33}
 """How often a review is meant to have each property."""
 
 _KEPT = (0.3, 0.7, 1.0, 1.0, 0.5, 0.2)
@@ -18,6 +18,9 @@ _KEPT = (0.3, 0.7, 1.0, 1.0, 0.5, 0.2)
 
 _SENTENCES = {2: 0.35, 3: 0.25, 4: 0.2, 5: 0.2}
 """How often it has so many sentences, where what it must say leaves the choice."""
+
+_POOR = {"part": 2, "good": 1, "bad": 1}
+"""How many words of each list somebody has who says a word twice."""
 
 
 def review(book: Book, rng: Random) -> str:
@@ -28,14 +31,15 @@ def review(book: Book, rng: Random) -> str:
         if rng.random() > _KEPT[len(wanted)]:
             continue
         kinds = _kinds(wanted, rng)
+        few = None if "varied" in wanted else {slot: rng.sample(grammar.words[slot], n) for slot, n in _POOR.items()}
         for _ in range(40):
             templates = [rng.choice(_choices(grammar, kind, "book" in wanted)) for kind in kinds]
-            sentences = [grammar.write(template.text, book, rng) for template in templates]
+            sentences = [grammar.write(template.text, book, rng, few) for template in templates]
             text = grammar.join(sentences)
-            openings = {grammar.opening(sentence) for sentence in sentences}
+            judging = grammar.judging(text)
             if (
                 any(template.names_book for template in templates) is ("book" in wanted)
-                and (len(openings) == len(sentences)) is ("varied" in wanted)
+                and (len(set(judging)) == len(judging)) is ("varied" in wanted)
                 and len(set(sentences)) == len(sentences)
                 and len(text) <= grammar.longest
             ):
@@ -67,11 +71,13 @@ def register(book: Book, rng: Random) -> str:
 def _kinds(wanted: set[str], rng: Random) -> list[str]:
     """What each sentence does: what was wanted, filled up with judgements and plain facts; advice comes last."""
     if "balanced" in wanted:
-        opinion = rng.choice((["contrast"], ["praise", "blame"]))
-        filler = ["plain", "plain", "praise", "blame"]
+        opinion = ["contrast"] if rng.random() < 0.7 else ["praise", "blame"]
+        filler = ["plain", "praise", "blame"]
     else:
-        opinion = rng.choice((["praise"], ["praise"], ["blame"]))
+        opinion = ["blame"] if rng.random() < 0.1 else ["praise"]
         filler = ["plain", *opinion]
+    if "varied" not in wanted:
+        filler.remove("plain")
     body = opinion + ["detail"] * ("specific" in wanted)
     end = ["advice"] * ("advice" in wanted)
     counts = {n: share for n, share in _SENTENCES.items() if n >= len(body + end)}
