@@ -69,6 +69,8 @@ class ModelScorer:
 
     def score_texts(self, texts: Sequence[tuple[Prompt, Sequence[tuple[str, bool]]]]) -> list[float]:
         """Rewards of answers given as words, each with whether it ended by itself; prompt by prompt."""
+        if not texts:
+            return []
         packed: list[tuple[Sequence[int], Sequence[Sequence[int]]]] = []
         for prompt, answers in texts:
             context = self.words.prompt_ids(prompt)

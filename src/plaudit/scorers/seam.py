@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from plaudit.errors import NumberError
+from plaudit.errors import NumberError, ShapeError
 from plaudit.records import Group, Prompt
 
 __all__ = ["FunctionScorer", "Scorer", "Scores"]
@@ -29,11 +29,15 @@ class Scores:
         return [value for values in self.value_PG for value in values]
 
     def check(self, groups: Sequence[Group]) -> None:
-        """Refuse a value that is not finite and not declared as failed.
+        """Refuse a value that is not finite and not declared as failed, and too few values or too many.
 
         Raises:
             NumberError: names the prompt and the answer.
+            ShapeError: there is not one value for each answer.
         """
+        shape, wanted = [len(values) for values in self.value_PG], [len(group.answers) for group in groups]
+        if shape != wanted:
+            raise ShapeError(f"the scorer gave {shape} values for {wanted} answers, prompt by prompt")
         for g, (group, values) in enumerate(zip(groups, self.value_PG, strict=True)):
             for k, (answer, value) in enumerate(zip(group.answers, values, strict=True)):
                 if not math.isfinite(value) and (g, k) not in self.failed:

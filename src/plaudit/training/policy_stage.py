@@ -26,6 +26,7 @@ from plaudit.models.network import LanguageNetwork
 from plaudit.recipe import Kl, Policy, Recipe
 from plaudit.records import Ended, Group, Prompt
 from plaudit.runs import Run
+from plaudit.runs.progress import say
 from plaudit.sampling import Request, Sampler
 from plaudit.scorers import Scorer
 from plaudit.seeds import derive
@@ -143,16 +144,31 @@ class Reference:
 
 
 class _Control:
-    """The KL controller as the stage's memory."""
+    """The KL controller as the stage's memory, and whether the policy has gone too far."""
 
-    def __init__(self, controller: KlController) -> None:
-        self.controller = controller
+    def __init__(self, settings: Kl) -> None:
+        self.controller = controller_of(settings)
+        self.stop = settings.stop
+        self.over = False
+
+    @property
+    def beta(self) -> float:
+        """Cost of a nat in this round."""
+        return self.controller.beta
+
+    def update(self, kl: float, answers: int) -> None:
+        """Learn from a round."""
+        self.controller = self.controller.update(kl, answers)
+        if self.stop is not None and kl > self.stop:
+            say(f"policy: {kl:.1f} nats from the reference, above policy.kl.stop {self.stop}: ending here")
+            self.over = True
 
     def state(self) -> dict[str, Any]:
-        return dict(self.controller.state())
+        return {**self.controller.state(), "over": self.over}
 
     def restore(self, state: Mapping[str, Any]) -> None:
         self.controller = self.controller.restored(state)
+        self.over = state["over"]
 
 
 def train_policy(
@@ -167,7 +183,7 @@ def train_policy(
     recipe: Recipe,
     observe: Callable[[Sequence[Group]], Mapping[str, float]] = lambda groups: {},
 ) -> None:
-    """Tune a policy toward what the scorer likes, staying near its reference.
+    """Tune a policy toward what the scorer likes, staying near its reference; ends early where `kl.stop` says so.
 
     Args:
         observe: further metrics of a round's groups, for people to watch; nothing is learned from them.
@@ -180,18 +196,17 @@ def train_policy(
         raise RecordError(
             f"policy: {len(prompts)} prompts, but policy.prompts_per_round is {settings.prompts_per_round}"
         )
-    algorithm, control = algorithm_of(settings), _Control(controller_of(settings.kl))
+    algorithm, control = algorithm_of(settings), _Control(settings.kl)
     seed = derive(recipe.seed, "policy")
 
     def body(step: int) -> dict[str, float] | None:
+        if control.over:
+            return None
         groups = _sample(sampler, words, prompts, settings, step, seed)
         rewards = _rewards(scorer, groups, settings)
         rollout, old_logp_BT = _rollout(learner, reference, groups, rewards)
-        beta = control.controller.beta
+        beta = control.beta
         estimate = algorithm.advantage(rollout, beta)
-        mask_BT = rollout.tree.mask_BT()
-        kl_B = masked_sum(rollout.kl_BT, mask_BT)
-        kl = float(kl_B.mean())
         batch = PolicyBatch(
             tree=rollout.tree,
             old_logp_BT=old_logp_BT,
@@ -199,7 +214,8 @@ def train_policy(
             return_BT=estimate.return_BT,
         )
         metrics = _learn(learner, batch, algorithm, settings, derive(seed, "minibatch", step))
-        control.controller = control.controller.update(kl, len(rewards))
+        kl_B = masked_sum(rollout.kl_BT, rollout.tree.mask_BT())
+        control.update(float(kl_B.mean()), len(rewards))
         run.keep_samples("policy", step, _examples(groups, rewards, kl_B.tolist()))
         sampler.load(None, step + 1)
         return {
@@ -210,24 +226,8 @@ def train_policy(
             **metrics,
         }
 
-    def guarded(step: int) -> dict[str, float] | None:
-        metrics = body(step)
-        if metrics is not None and settings.kl.stop is not None and metrics["kl"] > settings.kl.stop:
-            raise NumberError(
-                f"policy: the KL to the reference is {metrics['kl']:.1f} nats per answer, above policy.kl.stop "
-                f"{settings.kl.stop}; raise policy.kl.beta or lower the learning rate"
-            )
-        return metrics
-
     run_steps(
-        run,
-        "policy",
-        learner,
-        settings.steps,
-        guarded,
-        save_every=recipe.save_every,
-        memory=control,
-        watch="reward",
+        run, "policy", learner, settings.steps, body, save_every=recipe.save_every, memory=control, watch="reward"
     )
 
 

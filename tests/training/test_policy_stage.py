@@ -1,0 +1,347 @@
+"""The policy stage: advantages by hand, learning in about a second, going on bit for bit, and what it refuses."""
+
+from __future__ import annotations
+
+import json
+import math
+import statistics
+
+import pytest
+import torch
+
+from plaudit.batch import pack
+from plaudit.errors import NumberError, RecordError
+from plaudit.models.load import Machine, adapted
+from plaudit.models.network import Critic, LanguageNetwork, new_head
+from plaudit.models.packed import body_of
+from plaudit.recipe import Adapter, Kl, Optimiser, Policy, Recipe, Sampling, Text
+from plaudit.records import Prompt
+from plaudit.runs import Run
+from plaudit.sampling import ModelSampler
+from plaudit.scorers import FunctionScorer, Scores
+from plaudit.testing.tiny import tiny_model, tiny_tokenizer
+from plaudit.text import Words
+from plaudit.training.learner import ModelLearner
+from plaudit.training.objectives import TextBatch
+from plaudit.training.policy_stage import Reference, Rollout, algorithm_of, train_policy
+
+CPU = Machine(device=torch.device("cpu"), bf16=False)
+WORDS = Words(tiny_tokenizer(), Text(), context=64)
+PROMPTS = [Prompt(text=text, id=text) for text in ("a", "be", "see", "d", "ewe", "if", "go", "ha")]
+EARLY = FunctionScorer(lambda prompt, answer: statistics.fmean([c in "abcdefgh" for c in answer] or [0.0]))
+"""Share of an answer's letters that come early in the alphabet."""
+
+
+def settings_of(**changes):
+    given = {
+        "steps": 4,
+        "prompts_per_round": 4,
+        "answers_per_prompt": 4,
+        "sampling": Sampling(max_tokens=6, temperature=0.9),
+        "optimiser": Optimiser(learning_rate=1e-2, warmup=0, decay="constant"),
+        "kl": Kl(beta=0.01),
+        **changes,
+    }
+    return Policy(**given)
+
+
+class Stage:
+    """A policy stage on tiny models that can be begun again."""
+
+    def __init__(self, folder, settings, *, scorer=EARLY, prompts=PROMPTS, adapter=None, seed=0, save_every=2):
+        self.folder, self.settings, self.scorer, self.prompts = folder, settings, scorer, prompts
+        self.recipe = Recipe.model_validate({"world": {}, "seed": seed, "save_every": save_every})
+        model = adapted(tiny_model(), adapter, seed=1)
+        critic = None
+        if settings.algorithm == "ppo":
+            head = new_head(32, bias=True, seed=0)
+            critic = Critic(head, None if settings.critic == "shared" else body_of(tiny_model(seed=1)))
+        temperature = settings.sampling.temperature
+        self.network = LanguageNetwork(model, critic, temperature=temperature)
+        frozen = self.network if adapter is not None else LanguageNetwork(tiny_model(), temperature=temperature)
+        self.reference = Reference(frozen, adapted=adapter is not None, machine=CPU, micro_tokens=8192)
+        self.learner = ModelLearner(self.network, settings.optimiser, steps=99, machine=CPU, micro_tokens=8192)
+
+    def go(self):
+        run = Run(self.folder, self.recipe)
+        try:
+            train_policy(
+                run,
+                self.learner,
+                self.reference,
+                ModelSampler(self.network.model, WORDS, CPU),
+                self.scorer,
+                WORDS,
+                self.prompts,
+                self.settings,
+                self.recipe,
+            )
+        finally:
+            run.close()
+        return self
+
+    def metrics(self):
+        lines = [json.loads(line) for line in (self.folder / "metrics.jsonl").read_text().split("\n")[:-1]]
+        return [
+            {name.removeprefix("policy/"): value for name, value in line.items() if name not in ("seconds", "stage")}
+            for line in lines
+        ]
+
+    def samples(self):
+        return [json.loads(line) for line in (self.folder / "samples.jsonl").read_text().split("\n")[:-1]]
+
+    def weights(self):
+        return {name: tensor.clone() for name, tensor in self.learner.weights().items()}
+
+
+# --- it learns ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"algorithm": "ppo"},
+        {"algorithm": "ppo", "critic": "shared"},
+        {"algorithm": "ppo", "epochs": 2, "minibatch": 16},
+        {"algorithm": "rloo"},
+    ],
+    ids=["ppo", "ppo-shared", "ppo-minibatches", "rloo"],
+)
+def test_it_learns_what_is_rewarded(tmp_path, changes):
+    steps = 10 if changes.get("epochs") else 14
+    settings = settings_of(steps=steps, prompts_per_round=4, answers_per_prompt=8, **changes)
+    metrics = Stage(tmp_path, settings).go().metrics()
+    rewards = [line["reward"] for line in metrics]
+    assert rewards[0] < 0.35
+    assert statistics.fmean(rewards[-3:]) > 0.7
+    assert metrics[0]["kl"] == pytest.approx(0, abs=1e-4)  # before the first step it is its reference
+    assert metrics[-1]["kl"] > 0.5
+
+
+def test_a_high_price_of_kl_keeps_it_where_it_was(tmp_path):
+    slow = Optimiser(learning_rate=3e-3, warmup=0, decay="constant")
+    free, dear = (
+        Stage(
+            tmp_path / str(beta),
+            settings_of(steps=12, answers_per_prompt=8, algorithm="rloo", kl=Kl(beta=beta), optimiser=slow),
+        )
+        .go()
+        .metrics()
+        for beta in (0.0, 3.0)
+    )
+    assert dear[-1]["kl"] < 0.3 * free[-1]["kl"]
+    assert dear[-1]["reward"] < free[-1]["reward"] - 0.2
+
+
+# --- it goes on -----------------------------------------------------------------------------------------------------
+
+
+class Falls:
+    """A scorer that fails in one of its calls."""
+
+    def __init__(self, at):
+        self.at = at
+
+    def score(self, groups):
+        self.at -= 1
+        if self.at < 0:
+            raise RuntimeError("power cut")
+        return EARLY.score(groups)
+
+
+@pytest.mark.parametrize(
+    ("changes", "adapter"),
+    [
+        ({"algorithm": "ppo", "kl": Kl(beta=0.1, target=0.5, horizon=40), "epochs": 2, "minibatch": 4}, None),
+        ({"algorithm": "rloo", "kl": Kl(beta=0.1, target=0.5, horizon=40)}, Adapter(rank=2)),
+    ],
+    ids=["ppo", "rloo-adapter"],
+)
+def test_interrupted_it_ends_with_the_same_bits(tmp_path, changes, adapter):
+    """Weights, metrics and samples; the adaptive price of KL among them."""
+    settings = settings_of(steps=4, **changes)
+    straight = Stage(tmp_path / "straight", settings, adapter=adapter).go()
+    with pytest.raises(RuntimeError, match="power cut"):
+        Stage(tmp_path / "cut", settings, adapter=adapter, scorer=Falls(3)).go()
+    again = Stage(tmp_path / "cut", settings, adapter=adapter).go()
+    assert again.metrics() == straight.metrics()
+    assert again.samples() == straight.samples()
+    for name, tensor in straight.weights().items():
+        assert torch.equal(again.weights()[name], tensor)
+    betas = [line["beta"] for line in straight.metrics()]
+    assert betas[0] == 0.1
+    # far under its target beta falls by 0.2 x 16 / 40; what it does next depends on the KL
+    assert betas[1] == pytest.approx(0.1 * (1 - 0.2 * 16 / 40))
+    assert len(set(betas)) == 4
+
+
+def test_another_seed_gives_other_answers(tmp_path):
+    settings = settings_of(steps=1, algorithm="rloo")
+    one, same, other = (Stage(tmp_path / str(i), settings, seed=seed).go() for i, seed in enumerate((0, 0, 1)))
+    assert one.samples() == same.samples()
+    assert one.samples() != other.samples()
+
+
+def test_too_far_from_the_reference_it_ends(tmp_path):
+    settings = settings_of(steps=9, algorithm="rloo", kl=Kl(beta=0.0, stop=0.05))
+    straight = Stage(tmp_path / "one", settings, save_every=1).go()
+    metrics = straight.metrics()
+    assert 2 <= len(metrics) < 9
+    assert metrics[-1]["kl"] > 0.05
+    assert all(line["kl"] <= 0.05 for line in metrics[:-1])
+    again = Stage(tmp_path / "one", settings, save_every=1).go()  # from the checkpoint after its last round
+    assert again.metrics() == metrics
+
+
+# --- what it says of a round ----------------------------------------------------------------------------------------
+
+
+def test_a_round_is_described(tmp_path):
+    scorer = FunctionScorer(lambda prompt, answer: 1.0 if prompt.id in ("a", "be", "see", "d") else len(answer))
+    settings = settings_of(steps=2, algorithm="rloo", answers_per_prompt=4, prompts_per_round=4)
+    stage = Stage(tmp_path, settings, scorer=scorer, prompts=PROMPTS[:4]).go()
+    first = stage.metrics()[0]
+    assert first["groups_without_variance"] == 4
+    assert first["reward"] == 1.0
+    assert first["reward_sd"] == 0.0
+    assert 1 <= first["answer_tokens"] <= 6
+    assert 0 <= first["cut_share"] <= 1
+    assert first["kl_to_old"] < 1e-6
+    assert first["clip_share"] == 0
+    assert 0 < first["entropy"] < math.log(47)
+    assert first["policy_loss"] == pytest.approx(0, abs=1e-6)  # nobody did better than another
+    samples = stage.samples()
+    assert len(samples) == 2 * 4
+    assert {sample["prompt_id"] for sample in samples[:4]} == {"a", "be", "see", "d"}
+    assert set(samples[0]) == {"stage", "step", "prompt_id", "prompt", "answer", "reward", "kl", "ended", "tokens"}
+
+
+def test_an_answer_that_was_cut_gets_the_reward_that_was_set(tmp_path):
+    one = FunctionScorer(lambda prompt, answer: 1.0)
+    settings = settings_of(steps=1, algorithm="rloo", cut_reward=-1.0)
+    stage = Stage(tmp_path, settings, scorer=one).go()
+    cut = stage.metrics()[0]["cut_share"]
+    assert 0 < cut < 1
+    assert stage.metrics()[0]["reward"] == pytest.approx(1 - 2 * cut)
+    for sample in stage.samples():
+        assert sample["reward"] == (-1.0 if sample["ended"] == "cut" else 1.0)
+
+
+def test_every_answer_is_learned_from_once_in_an_epoch(tmp_path):
+    settings = settings_of(steps=1, algorithm="rloo", epochs=3, minibatch=8)
+    stage = Stage(tmp_path, settings)
+    seen: list[list[str]] = []
+    step = stage.learner.step
+
+    def watching(*parts):
+        tree = parts[0].batch.tree
+        seen.append([tree.names[p] for p in tree.prompt_of_answers()])
+        return step(*parts)
+
+    stage.learner.step = watching  # type: ignore[method-assign]
+    stage.go()
+    assert stage.learner.done == 3 * 16 // 8
+    epochs = [sorted(seen[i] + seen[i + 1]) for i in (0, 2, 4)]
+    assert epochs[0] == epochs[1] == epochs[2]
+    assert len(set(epochs[0])) == 4
+    assert len({tuple(names) for names in seen}) > 2  # in an order of its own
+
+
+# --- what it refuses ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_a_reward_that_is_no_number_names_the_prompt(tmp_path, value):
+    scorer = FunctionScorer(lambda prompt, answer: value if prompt.id == "see" else 0.0)
+    stage = Stage(tmp_path, settings_of(algorithm="rloo", prompts_per_round=8), scorer=scorer)
+    before = stage.weights()
+    with pytest.raises(NumberError, match=r"the reward of answer 0 to prompt see is -?(nan|inf): '"):
+        stage.go()
+    for name, tensor in stage.weights().items():
+        assert torch.equal(tensor, before[name])
+
+
+def test_a_scorer_that_failed_says_why(tmp_path):
+    class Fails:
+        def score(self, groups):
+            scores = EARLY.score(groups)
+            return Scores(value_PG=scores.value_PG, failed={(1, 2): "the service is away"})
+
+    with pytest.raises(NumberError, match="the scorer failed on 1 answers: the service is away"):
+        Stage(tmp_path, settings_of(algorithm="rloo"), scorer=Fails()).go()
+
+
+def test_sampler_and_learner_must_agree(tmp_path):
+    stage = Stage(tmp_path, settings_of(algorithm="rloo"))
+    stage.network.temperature = 2.0
+    with pytest.raises(
+        NumberError, match=r"the learner's log-probabilities differ from the sampler's \(KL [\d.]+ nats"
+    ):
+        stage.go()
+
+
+def test_a_round_needs_its_prompts(tmp_path):
+    with pytest.raises(RecordError, match=r"policy: 8 prompts, but policy.prompts_per_round is 9"):
+        Stage(tmp_path, settings_of(algorithm="rloo", prompts_per_round=9)).go()
+
+
+# --- the parts ------------------------------------------------------------------------------------------------------
+
+
+def test_the_reference_of_an_adapter_is_the_model_without_it():
+    tree = pack([((1, 3), [(4, 5, 2), (6,)])])
+    plain = LanguageNetwork(tiny_model(), temperature=0.9)
+    expected_BT = Reference(plain, adapted=False, machine=CPU, micro_tokens=99).logp_BT(TextBatch(tree=tree))
+    model = adapted(tiny_model(), Adapter(rank=2), seed=0)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if "lora_B" in name:
+                parameter.fill_(0.2)
+    network = LanguageNetwork(model, temperature=0.9)
+    reference = Reference(network, adapted=True, machine=CPU, micro_tokens=99)
+    assert torch.equal(reference.logp_BT(TextBatch(tree=tree)), expected_BT)
+    tuned = Reference(network, adapted=False, machine=CPU, micro_tokens=99).logp_BT(TextBatch(tree=tree))
+    assert float((tuned - expected_BT).abs().max()) > 0.1  # and it is on again afterwards
+
+
+TREE = pack([((1,), [(3, 4, 5), (6,)]), ((1,), [(7, 2), (8, 2)])])
+ROLLOUT = Rollout(
+    tree=TREE,
+    score_B=torch.tensor([1.0, 3.0, -1.0, 0.0]),
+    kl_BT=torch.tensor([[0.5, 0.0, -0.5], [2.0, 0.0, 0.0], [1.0, 1.0, 0.0], [0.0, -1.0, 0.0]]),
+    value_BT=torch.tensor([[0.1, 0.2, 0.3], [1.0, 0.0, 0.0], [0.0, 0.5, 0.0], [0.2, 0.1, 0.0]]),
+)
+
+
+def test_ppo_by_hand():
+    """lambda 0: a token's advantage is its own surprise; KL costs 0.1 a nat at its token, the score is at the end."""
+    settings = settings_of(algorithm="ppo", lambda_=0.0, whiten=False)
+    found = algorithm_of(settings).advantage(ROLLOUT, 0.1)
+    expected = [
+        [-0.05 + 0.2 - 0.1, 0.0 + 0.3 - 0.2, 1 + 0.05 - 0.3],
+        [3 - 0.2 - 1.0, 0.0, 0.0],
+        [-0.1 + 0.5 - 0.0, -1 - 0.1 - 0.5, 0.0],
+        [0.0 + 0.1 - 0.2, 0 + 0.1 - 0.1, 0.0],
+    ]
+    torch.testing.assert_close(found.advantage_BT, torch.tensor(expected))
+    mask_BT = TREE.mask_BT()
+    torch.testing.assert_close(found.return_BT[mask_BT], (torch.tensor(expected) + ROLLOUT.value_BT)[mask_BT])
+    white = algorithm_of(settings_of(algorithm="ppo", lambda_=0.0, whiten=True)).advantage(ROLLOUT, 0.1)
+    values = white.advantage_BT[mask_BT]
+    assert float(values.mean()) == pytest.approx(0, abs=1e-6)
+    assert float(values.var(correction=0)) == pytest.approx(1, abs=1e-4)
+    torch.testing.assert_close(white.return_BT, found.return_BT)  # returns stay in units of reward
+
+
+def test_rloo_by_hand():
+    """Reward less 0.1 a nat of the whole answer: 1, 2.8 | -1.2, 0.1; each against the other."""
+    found = algorithm_of(settings_of(algorithm="rloo", whiten=False)).advantage(ROLLOUT, 0.1)
+    expected = [[-1.8, -1.8, -1.8], [1.8, 0.0, 0.0], [-1.3, -1.3, 0.0], [1.3, 1.3, 0.0]]
+    torch.testing.assert_close(found.advantage_BT, torch.tensor(expected))
+    assert algorithm_of(settings_of(algorithm="rloo")).loss.value_weight is None
+
+
+def test_a_shared_critic_weighs_less():
+    separate, shared = (settings_of(critic=critic, value_weight=0.3) for critic in ("separate", "shared"))
+    assert algorithm_of(separate).loss.value_weight == 1.0
+    assert algorithm_of(shared).loss.value_weight == 0.3
