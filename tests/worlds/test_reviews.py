@@ -111,6 +111,7 @@ def test_every_demonstration_parses_and_has_2_to_5_sentences():
 
 
 def test_demonstrations_go_round_the_given_prompts():
+    assert [one.prompt for one in DEMONSTRATIONS] == PROMPTS  # without any, those of the seed
     shown = WORLD.demonstrations(5, 0, PROMPTS[:2])
     assert [one.prompt for one in shown] == [PROMPTS[k] for k in (0, 1, 0, 1, 0)]
     assert len({one.answer for one in shown}) == 5
