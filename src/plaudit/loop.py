@@ -6,6 +6,7 @@ handed over in memory. So a run that was stopped goes on where it was, with the 
 
 from __future__ import annotations
 
+import math
 import shutil
 import statistics
 import time
@@ -359,22 +360,25 @@ class _Road:
             write_json(self.folder / "reward-model" / "evaluation.json", found)
 
     def _normalisation(self, network: RewardNetwork, words: Words) -> tuple[float, float]:
-        """Gain and bias that give the reference's answers mean 0 and standard deviation 1."""
+        """Gain and bias that give the reference's answers mean 0 and, within a prompt, standard deviation 1.
+
+        Comparisons say nothing about how one prompt's answers stand against another's, so the spread between prompts
+        is an accident of training; only the spread within a prompt gives one nat of KL the same price in every run.
+        """
         settings = self.recipe.reward
         assert settings is not None
-        count = settings.normalise_on
         has_prompts = self.recipe.world is not None or bool(self.recipe.data.prompts)
-        if not count or not has_prompts or self.recipe.policy is None:
+        if not settings.normalise_on or not has_prompts or self.recipe.policy is None:
             return 1.0, 0.0
-        prompts = self.materials.prompts()[0][:count]
+        prompts = self.materials.prompts()[0][: settings.normalise_on]
         sampling = self.recipe.policy.sampling
-        groups = self._sample("normalise", prompts, self.words(self.tuned()), 1, sampling, self.tuned())
+        groups = self._sample("normalise", prompts, self.words(self.tuned()), 2, sampling, self.tuned())
         scorer = ModelScorer(network, words, self.machine, micro_tokens=self.recipe.micro_tokens)
         scores = scorer.score(groups)
         scores.check(groups)
-        spread = statistics.pstdev(scores.flat())
+        spread = math.sqrt(statistics.fmean((first - second) ** 2 / 2 for first, second in scores.value_PG))
         if spread < 1e-8:
-            raise ModelError("the reward model gives all answers of the reference one score: it has learned nothing")
+            raise ModelError("the reward model gives all answers to a prompt one score: it has learned nothing")
         return 1 / spread, -statistics.fmean(scores.flat()) / spread
 
     def _scorer(self) -> ModelScorer:

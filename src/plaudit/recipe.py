@@ -256,7 +256,8 @@ class Reward(Section):
     dropout: float = Field(default=0.0, ge=0, lt=1)
     """Share of the trunk's output that is zeroed before the head, while training."""
     normalise_on: int = Field(default=256, ge=0)
-    """Answers of the reference on which rewards get mean 0 and standard deviation 1; 0 leaves them as they are."""
+    """Prompts, answered twice by the reference, on which rewards get mean 0 and, within a prompt, standard deviation 1;
+    0 leaves rewards as they are."""
     optimiser: Optimiser = Optimiser()
 
 
