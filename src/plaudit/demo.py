@@ -34,7 +34,7 @@ def demo_recipe(*, seed: int = 0, quick: bool = False, threads: int | None = Non
         threads=threads,
         world=World(demonstrations=800, prompts=4000, held_out=400),
         text=Text(max_prompt_tokens=64, max_answer_tokens=64),
-        language=Language(steps=480, minibatch=16, max_tokens=160),
+        language=Language(steps=450, minibatch=16, max_tokens=160),
         sft=Sft(epochs=1, minibatch=16, optimiser=Optimiser(learning_rate=5e-4)),
         collect=Collect(prompts=1100, answers_per_prompt=4, noise=0.3, sampling=sampling),
         reward=Reward(epochs=2, minibatch=8, optimiser=Optimiser(learning_rate=1e-3, weight_decay=0.01)),

@@ -44,7 +44,7 @@ def new_tokenizer(texts: Sequence[str], alphabet: str, *, vocabulary: int = 2048
         show_progress=False,
     )
     # every character of the alphabet stands often enough by itself to win a merge before rare words do
-    tokenizer.train_from_iterator([*texts, *([" ".join(sorted(set(alphabet)))] * 200)], trainer)
+    tokenizer.train_from_iterator([*texts, *(sorted(set(alphabet)) * 60)], trainer)
     tokenizer.post_processor = processors.TemplateProcessing(
         single="<|start|> $A", special_tokens=[("<|start|>", special.index("<|start|>"))]
     )
