@@ -7,8 +7,10 @@ import torch
 from torch import nn
 
 from plaudit.batch import Needs, pack
+from plaudit.models.load import Machine, adapted
 from plaudit.models.network import Critic, LanguageNetwork, RewardNetwork, new_head
 from plaudit.models.packed import body_of, hidden_states
+from plaudit.recipe import Adapter
 from plaudit.testing.tiny import tiny_model
 
 TREE = pack([((3, 4, 5), [(6, 7), (), (9, 10, 11)]), ((13,), [(14,)])])
@@ -84,3 +86,27 @@ def test_what_is_not_needed_is_not_computed():
     assert calls == [network.critic.model]  # type: ignore[union-attr]
     assert outputs.logp is None
     assert outputs.entropy is None
+
+
+def test_a_critic_under_an_adapter_trains_the_adapter_and_the_head():
+    trunk = adapted(body_of(tiny_model(seed=1)), Adapter(rank=2), seed=0, task="FEATURE_EXTRACTION")
+    network = LanguageNetwork(tiny_model(), Critic(new_head(32, bias=True, seed=0), trunk))
+    network.outputs(TREE, Needs(value=True)).value_BT.sum().backward()
+    names = [name for name, parameter in network.critic.named_parameters() if parameter.grad is not None]  # type: ignore[union-attr]
+    assert {"head.weight", "head.bias"} < set(names)
+    assert all("lora_" in name or name.startswith("head.") for name in names)
+    assert set(network.groups()["critic"]) == {p for p in trunk.parameters() if p.requires_grad} | {
+        network.critic.head.weight,  # type: ignore[union-attr]
+        network.critic.head.bias,  # type: ignore[union-attr]
+    }
+
+
+@torch.no_grad()
+def test_scores_in_bfloat16_are_near_those_in_fp32():
+    network = RewardNetwork(tiny_model(reward=True))
+    full_B = network.outputs(TREE, Needs(score=True)).score_B
+    with Machine(device=torch.device("cpu"), bf16=True).computing():
+        half_B = network.outputs(TREE, Needs(score=True)).score_B
+    assert half_B.dtype == torch.float32
+    torch.testing.assert_close(half_B, full_B, rtol=0, atol=0.05)
+    assert not torch.equal(half_B, full_B)

@@ -298,3 +298,27 @@ def test_the_model_is_left_as_it_was():
     assert sampler.version == 3
     with pytest.raises(ModelError, match="shares its model and loads no weights"):
         sampler.load("weights", 4)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("kind", ["llama", "gpt2", "opt", "gpt_neox", "bloom"])
+def test_in_bfloat16_the_learner_nearly_agrees(kind):
+    """Rotary embeddings leave keys in fp32 under autocast and values not; sampler and learner must take both."""
+    half = Machine(device=torch.device("cpu"), bf16=True)
+    model = tiny_model(kind)
+    words = words_for(model)
+    groups = ModelSampler(model, words, half).sample(requests_for(words), Sampling(max_tokens=8, batch=5))
+    tree = pack([(group.context_ids, [answer.token_ids for answer in group.answers]) for group in groups])
+    network = LanguageNetwork(model)
+    with half.computing():
+        outputs = network.outputs(tree, Needs(logp=True, entropy=True))
+    assert outputs.logp_BT.dtype == outputs.entropy_BT.dtype == torch.float32
+    sampled = torch.nn.utils.rnn.pad_sequence(
+        [torch.tensor(answer.logps) for group in groups for answer in group.answers], batch_first=True
+    )
+    torch.testing.assert_close(outputs.logp_BT.detach(), sampled, rtol=0, atol=0.1)
+    with torch.no_grad():
+        full_BT = network.outputs(tree, Needs(logp=True)).logp_BT
+    torch.testing.assert_close(full_BT, sampled, rtol=0, atol=0.15)
+    assert not torch.equal(full_BT, sampled)
+    outputs.logp_BT.sum().backward()
+    assert all(p.grad.dtype == torch.float32 for p in model.parameters() if p.grad is not None)

@@ -244,7 +244,10 @@ class _Memory:
         self.layers: dict[int, tuple[Tensor, Tensor]] = {}
 
     def of(self, layer: int, like: Tensor) -> tuple[Tensor, Tensor]:
-        """A layer's keys and values, made on its first use."""
+        """A layer's keys and values, made on its first use in the precision of its values.
+
+        Rotary embeddings leave keys in fp32 under autocast, but attention reads them in the lower precision anyway.
+        """
         if layer not in self.layers:
             shape = (self.places, self.longest, *like.shape[1:])
             self.layers[layer] = like.new_zeros(shape), like.new_zeros(shape)
@@ -285,8 +288,8 @@ class _FirstRead:
     def attend(self, layer: int, query_NHE: Tensor, key_NHE: Tensor, value_NHE: Tensor, scale: float | None) -> Tensor:
         """[N, H, E] mixed values."""
         keys, values = key_NHE[self.index_ST], value_NHE[self.index_ST]
-        all_keys, all_values = self.memory.of(layer, key_NHE)
-        all_keys[self.rows, : self.longest] = keys[self.context_of]
+        all_keys, all_values = self.memory.of(layer, value_NHE)
+        all_keys[self.rows, : self.longest] = keys[self.context_of].to(all_keys.dtype)
         all_values[self.rows, : self.longest] = values[self.context_of]
         return attend(query_NHE[self.index_ST], keys, values, scale, None, causal=True)[self.real_ST]
 
@@ -305,8 +308,8 @@ class _NextToken:
 
     def attend(self, layer: int, query_NHE: Tensor, key_NHE: Tensor, value_NHE: Tensor, scale: float | None) -> Tensor:
         """[S, H, E] mixed values."""
-        keys, values = self.memory.of(layer, key_NHE)
-        keys[self.row, self.length_S] = key_NHE
+        keys, values = self.memory.of(layer, value_NHE)
+        keys[self.row, self.length_S] = key_NHE.to(keys.dtype)
         values[self.row, self.length_S] = value_NHE
         live = len(self.row)
         mixed = attend(
