@@ -31,11 +31,11 @@ from plaudit.models.load import (
     save_model,
 )
 from plaudit.models.network import LanguageNetwork, RewardNetwork
-from plaudit.models.packed import bare
+from plaudit.models.packed import bare, body_of
 from plaudit.recipe import Adapter, Text
 from plaudit.records import Prompt
 from plaudit.scorers import ModelScorer
-from plaudit.testing.tiny import tiny_model, tiny_tokenizer
+from plaudit.testing.tiny import FAMILIES, tiny_model, tiny_tokenizer
 from plaudit.text import Words
 
 CPU = Machine(device=torch.device("cpu"), bf16=False)
@@ -283,6 +283,32 @@ def test_what_cannot_be_loaded_says_why(tmp_path):
     endless.save_pretrained(tmp_path / "endless")
     with pytest.raises(ModelError, match="has no end-of-text token"):
         load_tokenizer(str(tmp_path / "endless"))
+
+
+def test_a_folder_that_lacks_weights_is_refused(tmp_path):
+    """Transformers would draw them at random and go on."""
+    tiny_model(reward=True).save_pretrained(tmp_path / "reward")
+    with pytest.raises(ModelError, match=r"reward' lacks weights, which would be random: lm_head.weight"):
+        load_language(str(tmp_path / "reward"), CPU)
+    body_of(tiny_model()).save_pretrained(tmp_path / "body")
+    with pytest.raises(ModelError, match=r"body' lacks weights, which would be random: lm_head.weight"):
+        load_language(str(tmp_path / "body"), CPU)
+    whole = tiny_model().state_dict()
+    del whole["model.layers.0.mlp.up_proj.weight"]
+    tiny_model().save_pretrained(tmp_path / "half", state_dict=whole)
+    with pytest.raises(ModelError, match=r"half' lacks weights, which would be random: model.layers.0.mlp.up_proj"):
+        new_reward(str(tmp_path / "half"), CPU, seed=0)
+
+
+@pytest.mark.parametrize("kind", FAMILIES)
+def test_every_family_is_saved_and_loaded(tmp_path, kind):
+    model = tiny_model(kind)
+    tree = pack([((3, 4, 5), [(6, 7), (9, 10, 11)])])
+    with torch.no_grad():
+        before = LanguageNetwork(model).outputs(tree, Needs(logp=True)).logp_BT
+        save_model(model, tmp_path / "model", tiny_tokenizer())
+        again = load_language(str(tmp_path / "model"), CPU)
+        assert torch.equal(LanguageNetwork(again).outputs(tree, Needs(logp=True)).logp_BT, before)
 
 
 def test_a_full_disk_leaves_the_folder_as_it_was(tmp_path, monkeypatch):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 
 import pytest
@@ -173,6 +174,16 @@ def test_a_model_is_left_as_it_was_where_packing_fails():
             assert torch.equal(model(input_ids=tokens).logits, before)
             with own_attention(model):
                 assert torch.equal(model(input_ids=tokens).logits, before)
+
+
+@torch.no_grad()
+def test_a_copy_packs_too():
+    model, tree = tiny_model(), TREES["K varies"]
+    choose_road(model)
+    twin = copy.deepcopy(model)
+    assert choose_road(twin)
+    assert torch.equal(hidden_states(twin, tree), hidden_states(model, tree))
+    torch.testing.assert_close(row_by_row(twin, tree), hidden_states(model, tree), rtol=0, atol=1e-4)
 
 
 def test_the_road_is_chosen_once_and_not_saved(tmp_path):

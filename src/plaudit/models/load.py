@@ -7,7 +7,7 @@ import copy
 import json
 import shutil
 import warnings
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -103,6 +103,12 @@ def _loading(path: str) -> Iterator[None]:
         ) from error
 
 
+def _refuse_missing(path: str, names: Collection[str]) -> None:
+    """Transformers draws what is missing at random and goes on."""
+    if names:
+        raise ModelError(f"{path!r} lacks weights, which would be random: {', '.join(sorted(names)[:3])}")
+
+
 def load_tokenizer(path: str) -> Any:
     """A tokenizer from a folder or by name.
 
@@ -122,7 +128,7 @@ def load_language(
     """A causal language model in fp32, dropout off, from a folder or by name; `random` takes only its shape.
 
     Raises:
-        ModelError: there is none.
+        ModelError: there is none, or weights are missing (a reward model has no language-model head).
     """
     with _loading(path), torch.random.fork_rng():
         torch.manual_seed(seed)
@@ -130,7 +136,10 @@ def load_language(
         if random:
             model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
         else:
-            model = AutoModelForCausalLM.from_pretrained(path, config=config, dtype=torch.float32)
+            model, info = AutoModelForCausalLM.from_pretrained(
+                path, config=config, dtype=torch.float32, output_loading_info=True
+            )
+            _refuse_missing(path, info["missing_keys"])
     return _ready(model, machine, checkpointing)
 
 
@@ -176,7 +185,10 @@ def new_reward(path: str, machine: Machine, *, seed: int, random: bool = False, 
         if random:
             model = AutoModelForSequenceClassification.from_config(config, dtype=torch.float32)
         else:
-            model = AutoModelForSequenceClassification.from_pretrained(path, config=config, dtype=torch.float32)
+            model, info = AutoModelForSequenceClassification.from_pretrained(
+                path, config=config, dtype=torch.float32, output_loading_info=True
+            )
+            _refuse_missing(path, [name for name in info["missing_keys"] if not name.startswith("score.")])
     if not isinstance(getattr(model, "score", None), nn.Linear):
         raise ModelError(f"{type(model).__name__} keeps its head elsewhere than in `score`: use a decoder as trunk")
     head = new_head(model.score.in_features, bias=False, seed=seed)

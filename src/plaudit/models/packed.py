@@ -275,6 +275,7 @@ def _try_packing(model: Any) -> str | None:
     model.eval()
     own = None
     try:
+        _switch_back(model)
         expected_ND = _rows(model, tree)
         own = _switch(model)
         if own is not None and _close(_packed(model, tree), expected_ND):
@@ -287,6 +288,15 @@ def _try_packing(model: Any) -> str | None:
     if own is not None:
         model.set_attn_implementation(own)
     return None
+
+
+def _switch_back(model: Any) -> None:
+    """A copy of a model that runs packed comes with packed attention; give it what Transformers would."""
+    if ATTENTION in vars(model.config).values():
+        try:
+            model.set_attn_implementation("sdpa")
+        except ValueError:
+            model.set_attn_implementation("eager")
 
 
 def _switch(model: Any) -> str | None:
