@@ -40,12 +40,12 @@ def demo_recipe(*, seed: int = 0, quick: bool = False, threads: int | None = Non
         reward=Reward(epochs=2, minibatch=8, optimiser=Optimiser(learning_rate=1e-3, weight_decay=0.01)),
         policy=Policy(
             algorithm="ppo",
-            steps=50,
+            steps=42,
             prompts_per_round=32,
             answers_per_prompt=4,
-            kl=Kl(beta=0.1),
+            kl=Kl(beta=0.15),
             sampling=sampling,
-            optimiser=Optimiser(learning_rate=5e-4, decay="linear"),
+            optimiser=Optimiser(learning_rate=4e-4, warmup=0.1, decay="linear"),
         ),
         evaluate=Evaluate(prompts=400, sampling=Sampling(temperature=0.8, max_tokens=64)),
     )
