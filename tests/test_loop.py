@@ -273,7 +273,7 @@ def test_a_report_that_is_missing_is_written(done, tiny_road, tmp_path, no_repor
 def test_a_changed_recipe_is_refused_with_the_differences(done, tiny_road):
     before = everything(done)
     other = changed(tiny_road, seed=3, policy={"kl": {"beta": 0.5}})
-    with pytest.raises(RunError, match=r"policy\.kl\.beta was 0\.04 and is 0\.5; seed was 0 and is 3.*--fresh"):
+    with pytest.raises(RunError, match=r"policy\.kl\.beta was 0\.15 and is 0\.5; seed was 0 and is 3.*--fresh"):
         loop.run(other, done)
     assert everything(done) == before
 
