@@ -163,11 +163,14 @@ def test_folders_mean_the_same_in_a_fresh_process_without_plaudit(tmp_path):
 
 
 def test_a_merged_adapter_leaves_the_trained_model_as_it_was(tmp_path):
-    model, tokenizer = make("reward-lora", tmp_path / "one")
-    before = packed_outputs("reward-lora", model, tokenizer)
-    save_model(model, tmp_path / "two", tokenizer)
+    tokenizer = tiny_tokenizer()
+    model = trained(adapted(tiny_model(reward=True), Adapter(rank=2), seed=1, task="SEQ_CLS"))
+    network = RewardNetwork(model)
+    before, names = packed_outputs("reward-lora", model, tokenizer), sorted(network.trained())
+    save_model(model, tmp_path / "model", tokenizer)
     assert packed_outputs("reward-lora", model, tokenizer) == before
-    assert {p.name for p in (tmp_path / "two").iterdir()} >= {"config.json", "model.safetensors", "tokenizer.json"}
+    assert sorted(network.trained()) == names
+    assert {p.name for p in (tmp_path / "model").iterdir()} >= {"config.json", "model.safetensors", "tokenizer.json"}
     assert not list(tmp_path.glob("**/adapter*"))
 
 

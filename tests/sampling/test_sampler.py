@@ -203,30 +203,44 @@ def test_the_context_limits_the_budget():
         ModelSampler(model, words, CPU).sample([full], Sampling())
 
 
-def test_prompts_are_read_once_and_waiting_requests_fill_the_free_places():
+def watched(**words):
+    """A model and the sizes of its forward passes."""
     model = tiny_model()
-    words = words_for(model, stop_ids=range(3, 20))
-    requests = requests_for(words, answers=4)
-    rows = []
+    rows: list[int] = []
     choose_road(model)
     model.get_input_embeddings().register_forward_hook(lambda module, args, out: rows.append(args[0].shape[1]))
+    return model, words_for(model, **words), rows
+
+
+def test_prompts_are_read_once_and_only_live_answers_are_computed():
+    model, words, rows = watched(stop_ids=range(3, 20))
+    requests = requests_for(words, answers=4)
     finished: list[int] = []
     sampler = ModelSampler(model, words, CPU, progress=finished.append)
     rows.clear()
-    whole_batch = sampler.sample(requests, Sampling(max_tokens=12, batch=16))
+    groups = sampler.sample(requests, Sampling(max_tokens=12, batch=16))
     assert rows[0] == sum(len(request.context_ids) for request in requests)  # four answers share a prompt
-    assert rows[1:] == sorted(rows[1:], reverse=True)  # live rows only
-    total = sum(len(answer.token_ids) for group in whole_batch for answer in group.answers)
+    assert rows[1:] == sorted(rows[1:], reverse=True)
+    total = sum(len(answer.token_ids) for group in groups for answer in group.answers)
     assert sum(rows[1:]) == total - 16  # the first token of each comes from reading its prompt
     assert sum(finished) == 16
+
+
+@pytest.mark.parametrize("batch", [4, 8])
+def test_waiting_requests_fill_the_free_places(batch):
+    model, words, rows = watched(stop_ids=range(3, 9))
+    requests = requests_for(words, prompts=["a long question"] * 3, answers=10)
+    sampler = ModelSampler(model, words, CPU)
+    alone = sampler.sample(requests, Sampling(max_tokens=12, batch=99))
     rows.clear()
-    again = sampler.sample(requests, Sampling(max_tokens=12, batch=4))
-    assert [[a.token_ids for a in group.answers] for group in again] == [
-        [a.token_ids for a in group.answers] for group in whole_batch
-    ]
-    assert sum(finished) == 32
-    new_tokens = [n for n in rows if n <= 4]
-    assert len(new_tokens) < total / 4 + 12  # four in flight at nearly every step
+    groups = sampler.sample(requests, Sampling(max_tokens=12, batch=batch))
+    assert [[a.token_ids for a in g.answers] for g in groups] == [[a.token_ids for a in g.answers] for g in alone]
+    steps = [n for n in rows if n <= batch]  # contexts are longer
+    total = sum(len(answer.token_ids) for group in groups for answer in group.answers)
+    assert sum(steps) == total - 30
+    assert max(steps) == batch
+    while_waiting = steps[: -12 - 1]  # the last answers end one by one
+    assert min(while_waiting) > batch * 3 / 4  # a quarter of the places is free before they are filled
 
 
 @pytest.mark.parametrize("kind", ["llama", "bloom"])

@@ -132,14 +132,14 @@ def test_a_padded_pass_of_transformers_says_the_same(side, pads):
 
 @pytest.mark.parametrize("micro_tokens", [8192, 6])
 def test_parts_with_other_denominators_by_hand(micro_tokens):
-    """0.5 x the mean over 5 tokens + 2 x the mean over 12, and AdamW on it, three times."""
+    """0.5 x the mean over 5 tokens + 2 x the mean over 12, and AdamW on it, three times, its rate falling."""
     settings = Optimiser(
-        learning_rate=1e-2, warmup=0, decay="constant", clip_norm=1e9, weight_decay=0.1, beta1=0.8, beta2=0.9
+        learning_rate=1e-2, warmup=0, decay="linear", clip_norm=1e9, weight_decay=0.1, beta1=0.8, beta2=0.9
     )
     first = TextBatch(tree=pack([((1, 3), [(4, 5, 2)]), ((1,), [(6, 2)])]))
     second = TextBatch(tree=pack([((1, 7), [(8, 9, 10, 11, 12, 2)]), ((1, 3), [(13, 14, 15)]), ((1,), [(4, 5, 6)])]))
     network, mine = LanguageNetwork(tiny_model()), LanguageNetwork(tiny_model())
-    learner = learner_of(network, settings, micro_tokens=micro_tokens)
+    learner = learner_of(network, settings, steps=3, micro_tokens=micro_tokens)
     optimiser = torch.optim.AdamW(mine.parameters(), lr=1e-2, betas=(0.8, 0.9), eps=1e-8, weight_decay=0.1)
     for step in range(3):
         metrics = learner.step(Part(first, LanguageLoss(), 0.5), Part(second, LanguageLoss(), 2.0))
@@ -150,6 +150,7 @@ def test_parts_with_other_denominators_by_hand(micro_tokens):
         norm = float(gradients(mine).norm())
         assert metrics["gradient_norm/policy"] == pytest.approx(norm, rel=1e-4)
         assert metrics["loss"] == pytest.approx(float(means[1].detach()), rel=1e-4)
+        optimiser.param_groups[0]["lr"] = 1e-2 * (1 - step / 3)
         optimiser.step()
         assert learner.done == step + 1
     for ours, theirs in zip(network.parameters(), mine.parameters(), strict=True):
