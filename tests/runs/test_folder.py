@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -173,27 +173,42 @@ def test_no_metric_is_written_that_no_reader_takes(run):
 
 
 @pytest.fixture
-def small_disk(tmp_path):
-    """A real file system of 256 KiB."""
-    place = tmp_path / "small"
-    place.mkdir()
-    if not hasattr(os, "geteuid") or os.geteuid() != 0:
-        pytest.skip("only root can mount a small disk")
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", str(place)], capture_output=True)
-    if mounted.returncode:
-        pytest.skip(f"no small disk can be mounted here: {mounted.stderr.decode().strip()}")
-    yield place
-    subprocess.run(["umount", str(place)], check=True)
+def little_room() -> Iterator[None]:
+    """The system takes no file above 256 KiB while the test runs."""
+    resource = pytest.importorskip("resource", reason="only POSIX limits the size of files")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2**18, before[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
-def test_a_full_disk_is_one_clear_error_and_the_run_goes_on_when_there_is_room(small_disk: Path):
-    run = Run(small_disk / "run", RECIPE)
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full, the disk that is always full")
+def test_a_full_disk_is_one_clear_error(tmp_path: Path):
+    run = Run(tmp_path / "run", RECIPE)
+    message = r"the disk of .* is full \(\d+ MiB free\): make room and start the same command again"
+
+    def write(folder: Path) -> None:
+        (folder / "weights").symlink_to("/dev/full")
+        (folder / "weights").write_bytes(bytes(2**16))
+
+    with pytest.raises(RunError, match=message):
+        run.save("sft", 2, write, {}, seconds=1.0)
+    assert run.latest("sft") is None
+    (run.folder / "samples.jsonl").symlink_to("/dev/full")
+    with pytest.raises(RunError, match=message):
+        run.keep_samples("sft", 2, [{"answer": "x" * 2**16}])
+    run.close()
+
+
+@pytest.mark.usefixtures("little_room")
+def test_what_finds_no_room_is_one_clear_error_and_the_run_goes_on_when_there_is_some(tmp_path: Path):
+    run = Run(tmp_path / "run", RECIPE)
 
     def weights(size):
         return lambda folder: save_file({"w": torch.zeros(size // 4)}, folder / "weights.safetensors")
 
+    message = "a file in .* reached the size that this system allows"
     run.save("sft", 2, weights(2**16), {}, seconds=1.0)
-    message = r"the disk of .* is full \(0 MiB free\): make room and start the same command again"
     with pytest.raises(RunError, match=message):
         run.save("sft", 4, weights(2**18), {}, seconds=1.0)
     latest = run.latest("sft")
@@ -202,7 +217,7 @@ def test_a_full_disk_is_one_clear_error_and_the_run_goes_on_when_there_is_room(s
     with pytest.raises(RunError, match=message):
         run.keep_samples("sft", 2, [{"answer": "x" * 2**18}])
     run.close()
-    again = Run(small_disk / "run", RECIPE)
+    again = Run(tmp_path / "run", RECIPE)
     again.rewind("sft", 2)
     again.save("sft", 4, weights(2**16), {}, seconds=1.0)
     latest = again.latest("sft")

@@ -302,12 +302,17 @@ def reporting_full_disk(folder: Path) -> Iterator[None]:
     """Turn "no space left" into one clear error; the state before it stays as it was.
 
     Raises:
-        RunError: the disk is full.
+        RunError: the disk is full, or a quota or a limit on the size of files is reached.
     """
     try:
         yield
     except (OSError, SafetensorError) as error:
         number = error.errno if isinstance(error, OSError) else _errno(str(error))
+        if number == errno.EFBIG:
+            raise RunError(
+                f"a file in {folder} reached the size that this system allows (`ulimit -f` and the kind of disk say "
+                "how much): allow more and start the same command again"
+            ) from error
         if number not in (errno.ENOSPC, errno.EDQUOT):
             raise
         free = shutil.disk_usage(folder).free
