@@ -245,7 +245,8 @@ def test_the_recipes_of_the_readme_load():
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "examples").glob("*.yaml")), ids=lambda path: path.name)
-def test_the_examples_load(path):
+def test_the_examples_load(path, monkeypatch, tmp_path):
+    monkeypatch.setenv("PLAUDIT_DATA", str(tmp_path))
     load_recipe(path)
 
 

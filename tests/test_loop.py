@@ -478,6 +478,25 @@ def test_documents_longer_than_the_context_are_cut_into_pieces(own_road, own_fil
     assert stages(tmp_path / "run") == ["language"]
 
 
+def test_the_built_in_model_is_made_from_the_users_own_documents(own_road, tmp_path, no_report):
+    """Its tokenizer keeps their characters whole, its context holds prompt and answer, its seed is the recipe's."""
+    texts = [{"text": f"第{n}回,话说宝玉见了黛玉,笑道:这个妹妹我曾见过的。"} for n in range(40)]
+    (tmp_path / "documents.jsonl").write_text("".join(json.dumps(row) + "\n" for row in texts))
+    road = own_road(sft=None, model={"path": "builtin", "vocabulary": 512}, language={"steps": 1})
+    road["text"] = {"max_prompt_tokens": 150, "max_answer_tokens": 100}
+    road["data"]["documents"] = [{"path": str(tmp_path / "documents.jsonl")}]
+    road["reward"]["start"] = "model"
+    loop.run(recipe_from(road), tmp_path / "run")
+    assert stages(tmp_path / "run") == ["language", "reward", "policy", "evaluate"]
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "run" / "language")
+    assert len(tokenizer.tokenize("黛玉笑道")) <= 4
+    assert len(tokenizer) <= 512
+    model = AutoModelForCausalLM.from_pretrained(tmp_path / "run" / "language")
+    assert model.config.max_position_embeddings == tokenizer.model_max_length == 250
+    loop.run(recipe_from(road | {"seed": 1}), tmp_path / "other", only="language")
+    assert bits(tmp_path / "run", ["language"]) != bits(tmp_path / "other", ["language"])
+
+
 # Bad input is named before work is lost
 
 

@@ -107,7 +107,7 @@ def test_an_unknown_setting_with_nothing_near():
         (OWN | {"sft": {}}, "sft needs data.demonstrations"),
         (OWN | {"reward": {"start": "model"}}, "reward needs data.judgements"),
         (OWN | {"reward_model": "r", "policy": {}}, "policy needs data.prompts"),
-        ({}, "model.path is 'builtin', which knows only the built-in world"),
+        ({}, "model.path is 'builtin', a tiny model that the language stage makes from data.documents"),
         (OWN | {"model": {"path": "m", "random": True}}, "model.random draws weights that only the language stage"),
         (WORLD | {"data": {"prompts": [{"path": "p"}]}}, "data.prompts is not read where world is set"),
         (WORLD | {"collect": {"prompts": 4001}}, "collect.prompts 4001 is more than the 4000 of world.prompts"),

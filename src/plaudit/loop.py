@@ -21,7 +21,7 @@ from plaudit.cache import builtin_folder, keep_builtin, take_builtin
 from plaudit.errors import ModelError, RecipeError, RunError
 from plaudit.evaluation.compare import compare
 from plaudit.materials import Materials, check_demonstrations, check_judgements, check_prompts, materials_of
-from plaudit.models.builtin import CONTEXT, new_model, new_tokenizer
+from plaudit.models.builtin import CONTEXT, frequent_characters, new_model, new_tokenizer
 from plaudit.models.load import (
     Machine,
     adapted,
@@ -232,8 +232,8 @@ class _Road:
     # --- the stages -------------------------------------------------------------------------------------------
 
     def _language(self) -> None:
-        """Train it, or take the built-in model that an earlier run has trained in the same way."""
-        if self.recipe.model.path != "builtin":
+        """Train it, or take the world's built-in model that an earlier run has trained in the same way."""
+        if self.recipe.model.path != "builtin" or self.recipe.world is None:
             with self.stage("language", "language", [self.recipe.model.path, "documents"]):
                 self._train_language(self.recipe)
             return
@@ -255,10 +255,14 @@ class _Road:
         assert settings is not None
         documents = self.materials.documents()
         if recipe.model.path == "builtin":
-            assert self.materials.world is not None
-            tokenizer = new_tokenizer([d.text for d in documents[:4000]], self.materials.world.alphabet())
-            model = new_model(tokenizer, seed=0).to(self.machine.device)
-            words = Words(tokenizer, recipe.text, context=CONTEXT)
+            there = self.materials.world
+            texts = [document.text for document in documents[:4000]]
+            alphabet = there.alphabet() if there is not None else frequent_characters(texts)
+            context = max(CONTEXT, recipe.text.max_prompt_tokens + recipe.text.max_answer_tokens)
+            tokenizer = new_tokenizer(texts, alphabet, vocabulary=recipe.model.vocabulary, context=context)
+            model = new_model(tokenizer, seed=derive(recipe.seed, "weights") if there is None else 0, context=context)
+            model.to(self.machine.device)
+            words = Words(tokenizer, recipe.text, context=context)
         else:
             model = self.language_model(recipe.model.path, random=recipe.model.random)
             words = self.words(recipe.model.path)

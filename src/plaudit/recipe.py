@@ -146,7 +146,9 @@ class Model(Section):
     """The language model to start from."""
 
     path: str = "builtin"
-    """A Transformers folder or name, or `builtin` for the tiny model that Plaudit trains by itself."""
+    """A Transformers folder or name, or `builtin` for a tiny model that the language stage makes from nothing."""
+    vocabulary: int = Field(default=2048, ge=512)
+    """Tokens of the built-in model, learned from the documents."""
     tokenizer: str | None = None
     """Folder or name of the tokenizer, where it is not beside the model."""
     adapter: Adapter | None = None
@@ -444,10 +446,11 @@ def _of_own_files(recipe: Recipe) -> Iterator[_Contradiction]:
         yield _Contradiction(
             "collect asks the annotators of a built-in world: set world, or give data.judgements", ("world",)
         )
-    if recipe.model.path == "builtin":
+    if recipe.model.path == "builtin" and recipe.language is None:
         yield _Contradiction(
-            "model.path is 'builtin', which knows only the built-in world: set model.path to yours",
-            ("model.path", "world"),
+            "model.path is 'builtin', a tiny model that the language stage makes from data.documents: set model.path "
+            "to yours, or give a language section",
+            ("model.path", "world", "language"),
         )
 
 

@@ -11,6 +11,7 @@ training that a demo can spend; so its weights are drawn with the pair in place,
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -19,19 +20,20 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, 
 from torch import Tensor
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-__all__ = ["CONTEXT", "new_model", "new_tokenizer", "wire_copying"]
+__all__ = ["CONTEXT", "frequent_characters", "new_model", "new_tokenizer", "wire_copying"]
 
 CONTEXT = 192
-"""Tokens that the built-in model reads, prompt and answer together."""
+"""Tokens that the built-in model reads at least, prompt and answer together."""
 
 
-def new_tokenizer(texts: Sequence[str], alphabet: str, *, vocabulary: int = 2048) -> Any:
+def new_tokenizer(texts: Sequence[str], alphabet: str, *, vocabulary: int = 2048, context: int = CONTEXT) -> Any:
     """A byte-level BPE tokenizer with start, end and pad tokens of their own.
 
     Args:
         texts: what the merges are learned from.
         alphabet: characters that must never fall apart into bytes, such as Chinese ones.
         vocabulary: number of tokens; enough that a name is one token.
+        context: tokens that its model can read.
     """
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
@@ -55,11 +57,17 @@ def new_tokenizer(texts: Sequence[str], alphabet: str, *, vocabulary: int = 2048
         eos_token="<|end|>",
         clean_up_tokenization_spaces=False,
         padding_side="left",
-        model_max_length=CONTEXT,
+        model_max_length=context,
     )
 
 
-def new_model(tokenizer: Any, *, seed: int, hidden: int = 128, layers: int = 4) -> Any:
+def frequent_characters(texts: Sequence[str], *, most: int = 1000) -> str:
+    """The characters beyond ASCII that stand in one text of a thousand or more, the most frequent first."""
+    count = Counter(character for text in texts for character in set(text) if not character.isascii())
+    return "".join(character for character, seen in count.most_common(most) if seen * 1000 >= len(texts))
+
+
+def new_model(tokenizer: Any, *, seed: int, hidden: int = 128, layers: int = 4, context: int = CONTEXT) -> Any:
     """A Llama drawn at random for the tokenizer, with the heads that copy in place.
 
     Args:
@@ -67,6 +75,7 @@ def new_model(tokenizer: Any, *, seed: int, hidden: int = 128, layers: int = 4) 
         seed: of its weights.
         hidden: size D; heads are 32 wide.
         layers: their number, 2 or more.
+        context: tokens that it can read.
     """
     config = LlamaConfig(
         vocab_size=len(tokenizer),
@@ -75,7 +84,7 @@ def new_model(tokenizer: Any, *, seed: int, hidden: int = 128, layers: int = 4) 
         num_attention_heads=hidden // 32,
         num_key_value_heads=hidden // 32,
         intermediate_size=hidden * 13 // 4,
-        max_position_embeddings=CONTEXT,
+        max_position_embeddings=context,
         tie_word_embeddings=True,
         bos_token_id=tokenizer.bos_token_id,
         eos_token_id=tokenizer.eos_token_id,
