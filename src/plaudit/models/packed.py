@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 from weakref import WeakKeyDictionary
 
 import torch
@@ -99,91 +99,105 @@ _ROADS: WeakKeyDictionary[nn.Module, str | None] = WeakKeyDictionary()
 """The attention that a model that runs packed had before; None for one that does not run packed."""
 
 
+class _Block(NamedTuple):
+    """Texts of about one length, padded to the longest of them."""
+
+    query_BT: Tensor
+    """Where in the row each query stands; behind a text's end its last token is repeated."""
+    real_BT: Tensor
+    """True where a query is no repetition."""
+    key_BT: Tensor
+    """Where in the row each key stands."""
+    bias: Tensor | None
+    """[B, 1, T, keys] 0 where a query sees a key, -inf elsewhere; None if each sees itself and what is before it."""
+
+    def to(self, device: torch.device) -> _Block:
+        bias = None if self.bias is None else self.bias.to(device)
+        return _Block(self.query_BT.to(device), self.real_BT.to(device), self.key_BT.to(device), bias)
+
+
 class TreePlan:
-    """Prompts see themselves; each answer sees its prompt and itself; all of it causal."""
+    """Prompts see themselves; each answer sees its prompt and itself; all of it causal.
+
+    Attention pads, so a text is attended to beside others of about its length: a long answer among short ones costs
+    its own length, not everybody's.
+    """
 
     def __init__(self, tree: TokenTree) -> None:
-        device = tree.token_N.device
         texts = list(zip(tree.prompt_lengths, tree.answer_lengths, strict=True))
         self.longest = max(prompt + max(answers, default=0) for prompt, answers in texts)
-        self.whole = all(len(answers) == 1 for answers in tree.answer_lengths)
-        """One answer each: a text is one causal block, and there are no others."""
-        sizes = [prompt + answers[0] if self.whole else prompt for prompt, answers in texts]
-        causal_PT, place_N = _blocks(tree.prompt_starts(), sizes)
-        if not self.whole:
-            query_BT, answer_place_N = _blocks(tree.answer_starts(), tree.lengths)
-            head_BT = self._heads(tree)
-            own_TT = torch.ones(query_BT.shape[1], query_BT.shape[1], dtype=torch.bool).tril()
-            sees_BTT = torch.cat(
-                [
-                    (head_BT >= 0)[:, None, :].expand(-1, len(own_TT), -1),
-                    own_TT[None].expand(len(query_BT), -1, -1),
-                ],
-                dim=2,
-            )
-            bias_BTT = torch.zeros(sees_BTT.shape).masked_fill(~sees_BTT, float("-inf"))
-            self.bias = bias_BTT[:, None].to(device)
-            self.key_BT = torch.cat([head_BT.clamp(min=0), query_BT], dim=1).to(device)
-            self.query_BT = query_BT.to(device)
-            place_N = torch.cat([place_N, answer_place_N + causal_PT.numel()])[self._row_order(tree)]
-        self.causal_PT = causal_PT.to(device)
-        self.place_N = place_N.to(device)
+        starts = tree.prompt_starts()
+        if all(len(answers) == 1 for answers in tree.answer_lengths):  # a text is one causal block, there is no other
+            blocks = [*_causal(starts, [prompt + answers[0] for prompt, answers in texts])]
+        else:
+            heads = [(starts[p], tree.prompt_lengths[p]) for p in tree.prompt_of_answers()]
+            blocks = [*_causal(starts, tree.prompt_lengths), *_after_heads(tree.answer_starts(), tree.lengths, heads)]
+        row_S = torch.cat([block.query_BT.flatten() for block in blocks])
+        real_S = torch.cat([block.real_BT.flatten() for block in blocks])
+        place_N = torch.empty(len(tree.token_N), dtype=torch.int64)
+        place_N[row_S[real_S]] = real_S.nonzero().squeeze(1)
+        device = tree.token_N.device
+        self._blocks = [block.to(device) for block in blocks]
+        self._place_N = place_N.to(device)
         """Where in the flattened blocks each token of the row is."""
-
-    @staticmethod
-    def _heads(tree: TokenTree) -> Tensor:
-        """[B, T] each answer's prompt, pushed to the right; -1 in front."""
-        starts, prompt_of = tree.prompt_starts(), tree.prompt_of_answers()
-        return _ending_blocks([starts[p] for p in prompt_of], [tree.prompt_lengths[p] for p in prompt_of])
-
-    @staticmethod
-    def _row_order(tree: TokenTree) -> Tensor:
-        """[N] for each token of the row its number when all prompts stand before all answers."""
-        prompts, answers = 0, sum(tree.prompt_lengths)
-        index: list[Tensor] = []
-        for prompt, lengths in zip(tree.prompt_lengths, tree.answer_lengths, strict=True):
-            size = sum(lengths)
-            index += [torch.arange(prompts, prompts + prompt), torch.arange(answers, answers + size)]
-            prompts, answers = prompts + prompt, answers + size
-        return torch.cat(index)
 
     def attend(self, layer: int, query_NHE: Tensor, key_NHE: Tensor, value_NHE: Tensor, scale: float | None) -> Tensor:
         """[N, H, E] mixed values."""
         del layer
-        blocks = [
-            attend(
-                query_NHE[self.causal_PT], key_NHE[self.causal_PT], value_NHE[self.causal_PT], scale, None, causal=True
-            )
-        ]
-        if not self.whole:
-            bias = self.bias.to(query_NHE.dtype)
-            blocks.append(
-                attend(
-                    query_NHE[self.query_BT], key_NHE[self.key_BT], value_NHE[self.key_BT], scale, bias, causal=False
-                )
-            )
-        flat = torch.cat([block.flatten(0, 1) for block in blocks])
-        return flat[self.place_N]
+        mixed = []
+        for query_BT, _, key_BT, bias in self._blocks:
+            mask = None if bias is None else bias.to(query_NHE.dtype)
+            block = attend(query_NHE[query_BT], key_NHE[key_BT], value_NHE[key_BT], scale, mask, causal=bias is None)
+            mixed.append(block.flatten(0, 1))
+        return torch.cat(mixed)[self._place_N]
 
 
-def _blocks(starts: Sequence[int], sizes: Sequence[int]) -> tuple[Tensor, Tensor]:
-    """Index [blocks, longest] of each block's tokens, and where in it (flattened) the real ones stand, in order.
+def _alike(sizes: Sequence[int], *, share: float = 0.7, least: int = 16) -> Iterator[list[int]]:
+    """Numbers of the texts that are not empty, in groups whose shortest has that share of the longest's length.
 
-    Behind a block's end its last token is repeated: right of a causal block nobody looks there. An empty block, which
-    may begin behind the end of the row, repeats the row's first token.
+    Args:
+        least: texts up to this long make no more groups.
     """
-    size, start = _column(sizes), _column(starts)
-    step = torch.arange(max(sizes, default=0))[None, :]
-    index = torch.where(size > 0, start + torch.minimum(step, size - 1), 0)
-    return index, (step < size).flatten().nonzero().squeeze(1)
+    group: list[int] = []
+    for text in sorted((i for i, size in enumerate(sizes) if size), key=lambda i: -sizes[i]):
+        if group and max(sizes[text], least) < share * sizes[group[0]]:
+            yield group
+            group = []
+        group.append(text)
+    if group:
+        yield group
 
 
-def _ending_blocks(starts: Sequence[int], sizes: Sequence[int]) -> Tensor:
-    """Index [blocks, longest] of each block's tokens pushed to the right; -1 in front."""
-    size, start = _column(sizes), _column(starts)
-    longest = max(sizes, default=0)
-    step = torch.arange(longest)[None, :] - (longest - size)
-    return torch.where(step >= 0, start + step, -1)
+def _causal(starts: Sequence[int], sizes: Sequence[int]) -> Iterator[_Block]:
+    """Texts that see themselves."""
+    for rows in _alike(sizes):
+        query_BT, real_BT = _places([starts[b] for b in rows], [sizes[b] for b in rows])
+        yield _Block(query_BT, real_BT, query_BT, None)
+
+
+def _after_heads(starts: Sequence[int], sizes: Sequence[int], heads: Sequence[tuple[int, int]]) -> Iterator[_Block]:
+    """Answers that see their prompts, each given by start and length, and themselves."""
+    for rows in _alike(sizes):
+        query_BT, real_BT = _places([starts[b] for b in rows], [sizes[b] for b in rows])
+        start_B1, size_B1 = _column([heads[b][0] for b in rows]), _column([heads[b][1] for b in rows])
+        longest = int(size_B1.max())
+        head_BT = torch.arange(longest)[None, :] - (longest - size_B1)  # pushed to the right; negative in front
+        own_TT = torch.ones(query_BT.shape[1], query_BT.shape[1], dtype=torch.bool).tril()
+        sees_BTT = torch.cat(
+            [(head_BT >= 0)[:, None, :].expand(-1, len(own_TT), -1), own_TT[None].expand(len(rows), -1, -1)], dim=2
+        )
+        bias = torch.zeros(sees_BTT.shape).masked_fill(~sees_BTT, float("-inf"))
+        yield _Block(query_BT, real_BT, torch.cat([start_B1 + head_BT.clamp(min=0), query_BT], dim=1), bias[:, None])
+
+
+def _places(starts: Sequence[int], sizes: Sequence[int]) -> tuple[Tensor, Tensor]:
+    """[texts, longest] where each text's tokens stand, its last one repeated behind its end, and which are its own.
+
+    Right of a causal text nobody looks at the repetitions.
+    """
+    size_B1 = _column(sizes)
+    step_1T = torch.arange(max(sizes))[None, :]
+    return _column(starts) + torch.minimum(step_1T, size_B1 - 1), step_1T < size_B1
 
 
 def _column(values: Sequence[int]) -> Tensor:
