@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+from typing import Any
 
 import pytest
 import torch
@@ -58,7 +59,8 @@ def row_by_row(model, tree) -> Tensor:
 @pytest.mark.parametrize("kind", PACKED)
 @torch.no_grad()
 def test_packed_is_what_transformers_computes(kind, tree):
-    model = tiny_model(kind, **({"sliding_window": 64} if kind == "mistral" else {}))
+    wide: dict[str, Any] = {"sliding_window": 64} if kind == "mistral" else {}
+    model = tiny_model(kind, **wide)
     assert choose_road(model)
     expected_ND = row_by_row(model, tree)
     got_ND = hidden_states(model, tree)
