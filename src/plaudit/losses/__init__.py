@@ -3,8 +3,9 @@
 | module | holds |
 |---|---|
 | `language` | log-probabilities of tokens, negative log-likelihood |
-| `pairwise` | Bradley-Terry over pairs and over K ranked answers |
-| `pointwise` | thumbs |
+| `pairwise` | Bradley-Terry over pairs and over K ranked answers, with ties (Davidson), margins, doubt |
+| `listwise` | the choice of the best of K, Plackett-Luce over rankings |
+| `pointwise` | thumbs, ratings, grades; the centring penalty |
 | `policy` | REINFORCE, PPO's clipped surrogate, entropy |
 | `value` | a critic's squared error, with or without a clip; explained variance |
 | `reduction` | masked sums with their denominators |
@@ -13,8 +14,16 @@
 from __future__ import annotations
 
 from plaudit.losses.language import negative_log_likelihood, token_log_probs
-from plaudit.losses.pairwise import PairIndex, bradley_terry_loss, pairs_of_ranks, pairwise_ranking_loss
-from plaudit.losses.pointwise import thumb_loss
+from plaudit.losses.listwise import choice_loss, plackett_luce_loss
+from plaudit.losses.pairwise import (
+    PairIndex,
+    bradley_terry_loss,
+    davidson_loss,
+    pairs_of_ranks,
+    pairwise_ranking_loss,
+    tie_loss,
+)
+from plaudit.losses.pointwise import centring_penalty, cuts_of, ordinal_loss, rating_loss, thumb_loss
 from plaudit.losses.policy import Surrogate, clipped_surrogate, entropy, reinforce_loss
 from plaudit.losses.reduction import Portion, masked_sum, mean_of, sequence_portion, token_count, token_portion
 from plaudit.losses.value import ClippedValue, clipped_value_loss, explained_variance, value_loss
@@ -25,18 +34,26 @@ __all__ = [
     "Portion",
     "Surrogate",
     "bradley_terry_loss",
+    "centring_penalty",
+    "choice_loss",
     "clipped_surrogate",
     "clipped_value_loss",
+    "cuts_of",
+    "davidson_loss",
     "entropy",
     "explained_variance",
     "masked_sum",
     "mean_of",
     "negative_log_likelihood",
+    "ordinal_loss",
     "pairs_of_ranks",
     "pairwise_ranking_loss",
+    "plackett_luce_loss",
+    "rating_loss",
     "reinforce_loss",
     "sequence_portion",
     "thumb_loss",
+    "tie_loss",
     "token_count",
     "token_log_probs",
     "token_portion",

@@ -78,7 +78,7 @@ class JudgementLoss:
             total = total + pairwise_ranking_loss(scores, pairs).sum()
             gap_M = scores.detach()[pairs.better_M] - scores.detach()[pairs.worse_M]
             right, pairs_seen = float((gap_M > 0).sum()) + 0.5 * float((gap_M == 0).sum()), len(gap_M)
-            count += pairs.ordered
+            count += pairs.paired
         thumbs = int(thumbed_B.sum())
         if thumbs:
             up_B = batch.thumb_B[thumbed_B]
