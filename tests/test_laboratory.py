@@ -1,4 +1,4 @@
-"""The exact laboratory: that it is exact, and what it says about PPO, leave-one-out, KL and the pairwise loss.
+"""The exact laboratory: that it is exact, and what it says about PPO, leave-one-out and KL.
 
 Run with `-rP` to read the figures.
 """
@@ -16,7 +16,7 @@ from torch import Tensor
 from plaudit.advantages import gae, group_mean, leave_one_out, reward_to_go, token_rewards
 from plaudit.errors import RecipeError
 from plaudit.kl import full_kl, k1, k2, k3
-from plaudit.losses import clipped_surrogate, entropy, masked_sum, pairs_of_ranks, pairwise_ranking_loss, reinforce_loss
+from plaudit.losses import clipped_surrogate, entropy, masked_sum, reinforce_loss
 from plaudit.testing import (
     Comparison,
     Draws,
@@ -405,48 +405,3 @@ def test_entropy_in_a_loss_is_the_entropy_at_the_visited_prefixes():
     bonus = -(reached_PS * (logp_PSV.exp() * logp_PSV).sum(-1)).sum(-1).mean()
     (expected_PSV,) = torch.autograd.grad(bonus, list(policy.parameters()))
     assert compare(found_D, expected_PSV.flatten()).error < EXACT
-
-
-# the pairwise loss
-
-
-def plackett_luce(utility_K: Tensor) -> tuple[list[list[int]], Tensor]:
-    """Every ranking of K answers, and how often people with this taste give it."""
-    orders = list(itertools.permutations(range(len(utility_K))))
-    ranks = [[order.index(k) + 1 for k in range(len(order))] for order in orders]
-    left_MK = utility_K[torch.tensor(orders)]
-    return ranks, (left_MK - left_MK.flip(-1).logcumsumexp(-1).flip(-1)).sum(-1).exp()
-
-
-@pytest.mark.parametrize("k", [2, 3, 4])
-def test_the_pairwise_loss_finds_its_optimum_up_to_a_constant_per_prompt(k):
-    """Rankings of Plackett and Luce have Bradley-Terry pairs, so the scores that minimise the mean over pairs are the
-    utilities behind them: each answer of SMALL is linked to the next ones, every possible ranking counts as often as
-    it comes."""
-    ranks: list[list[int]] = []
-    place, weight = [], []
-    for p in range(SMALL.prompts):
-        for first in range(SMALL.answers - k + 1):
-            links = list(range(first, first + k))
-            own_ranks, probability_M = plackett_luce(SMALL.reward_PA[p, links])
-            ranks += own_ranks
-            place += [[p * SMALL.answers + a for a in links]] * len(own_ranks)
-            weight.append(probability_M)
-    pairs, place_B, weight_J = pairs_of_ranks(ranks), torch.tensor(place).flatten(), torch.cat(weight)
-    score_PA = torch.zeros(SMALL.prompts * SMALL.answers, dtype=torch.float64, requires_grad=True)
-    optimiser = torch.optim.LBFGS(
-        [score_PA], max_iter=500, tolerance_grad=1e-9, tolerance_change=0, line_search_fn="strong_wolfe"
-    )
-
-    def closure() -> Tensor:
-        optimiser.zero_grad()
-        loss = (weight_J * pairwise_ranking_loss(score_PA[place_B], pairs)).sum()
-        loss.backward()
-        return loss
-
-    optimiser.step(closure)
-    found_PA = score_PA.detach().view(SMALL.prompts, -1)
-    off_PA = found_PA - SMALL.reward_PA
-    off_PA -= off_PA.mean(-1, keepdim=True)
-    print(f"K = {k}: largest error of a score {off_PA.abs().max():.1e}")
-    assert off_PA.abs().max() < 1e-3

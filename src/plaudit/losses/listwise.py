@@ -89,14 +89,15 @@ def plackett_luce_loss(score_B: Tensor, ranks: Sequence[Sequence[int]]) -> Tenso
     left_JK = score_JK[:, None, :].expand(left_JKK.shape).masked_fill(~left_JKK, -torch.inf).logsumexp(2)
     alone_JK = there_JK & (same_JKK.sum(2) == 1)
     loss_J = (left_JK - score_JK).masked_fill(~alone_JK, 0.0).sum(1)
-    tied = [(j, rank) for j, given in enumerate(ranks) for rank in _tied(j, given)]
-    if not tied:
-        return loss_J
-    more = [
-        -_log_picked_first(score_JK[j][rank_JK[j] == rank], score_JK[j][there_JK[j] & (rank_JK[j] > rank)])
-        for j, rank in tied
-    ]
-    return loss_J.index_add(0, torch.tensor([j for j, _ in tied], device=score_B.device), torch.stack(more))
+    for size, tied in _tied(ranks).items():
+        at_J = torch.tensor([j for j, _, _ in tied], device=score_B.device)
+        members_JG = torch.tensor([members for _, _, members in tied], device=score_B.device)
+        rank_J1 = torch.tensor([[rank] for _, rank, _ in tied], device=score_B.device)
+        behind_JK = there_JK[at_J] & (rank_JK[at_J] > rank_J1)
+        rest_J = score_JK[at_J].masked_fill(~behind_JK, -torch.inf).logsumexp(1)
+        first_J = _log_picked_first(score_JK[at_J].gather(1, members_JG), rest_J, size)
+        loss_J = loss_J.index_add(0, at_J, -first_J)
+    return loss_J
 
 
 def _rows(score_B: Tensor, sizes: Sequence[int]) -> tuple[Tensor, Tensor]:
@@ -111,35 +112,40 @@ def _rows(score_B: Tensor, sizes: Sequence[int]) -> tuple[Tensor, Tensor]:
     return score_B.new_zeros(there_JK.shape).masked_scatter(there_JK, score_B), there_JK
 
 
-def _tied(judgement: int, ranks: Sequence[int]) -> list[int]:
-    """Ranks that several answers share, the last one excepted: those who are left at the end come in any order."""
-    last = max(ranks)
-    found = sorted({rank for rank in ranks if rank != last and ranks.count(rank) > 1})
-    for rank in found:
-        if ranks.count(rank) > LARGEST_TIE:
-            raise ShapeError(
-                f"judgement {judgement}: {ranks.count(rank)} answers share the rank {rank}; up to {LARGEST_TIE} can. "
-                "Take the pairwise loss for such rankings"
-            )
+def _tied(ranks: Sequence[Sequence[int]]) -> dict[int, list[tuple[int, int, list[int]]]]:
+    """By how many they are: the answers that share a rank, as (judgement, rank, answers).
+
+    Not those who share the last one: what is left at the end comes in any order, with probability 1.
+    """
+    found: dict[int, list[tuple[int, int, list[int]]]] = {}
+    for j, given in enumerate(ranks):
+        for rank in sorted(set(given) - {max(given)}):
+            members = [k for k, own in enumerate(given) if own == rank]
+            if len(members) > LARGEST_TIE:
+                raise ShapeError(
+                    f"judgement {j}: {len(members)} answers share the rank {rank}; up to {LARGEST_TIE} can. Take the "
+                    "pairwise loss for such rankings"
+                )
+            if len(members) > 1:
+                found.setdefault(len(members), []).append((j, rank, members))
     return found
 
 
-def _log_picked_first(score_G: Tensor, rest_R: Tensor) -> Tensor:
-    """Log-probability that, one by one, exactly these answers are picked before any of the rest, in any order.
+def _log_picked_first(score_JG: Tensor, rest_J: Tensor, size: int) -> Tensor:
+    """[J] log-probability that, one by one, exactly these answers are picked before any of the rest, in any order.
 
     By how the set fills up: P(S) = sum over the answer i of S that came last of P(S without i) e^score_i / what was
     left then.
     """
-    rest = rest_R.logsumexp(0)
-    filled = score_G.new_zeros(1)  # log P of every set of one size; one set is empty
-    for member_SG, before_SG, out_SG in _fillings(len(score_G)):
+    filled_JS = score_JG.new_zeros(len(score_JG), 1)  # log P of every set of one size; the first one is empty
+    for member_SN, before_SN, out_SG in _fillings(size):
+        out_SG = out_SG.to(score_JG.device)
         # what was left before the last pick: the rest, and all of the group that was not in the smaller set
-        out_SG = out_SG.to(score_G.device)
-        inside_S = score_G.expand(out_SG.shape).masked_fill(~out_SG, -torch.inf).logsumexp(1)
-        left_S = torch.logaddexp(inside_S, rest)
-        member_SG, before_SG = member_SG.to(score_G.device), before_SG.to(score_G.device)
-        filled = (filled[before_SG] + score_G[member_SG] - left_S[before_SG]).logsumexp(1)
-    return filled.squeeze(0)
+        inside_JS = score_JG[:, None, :].expand(-1, *out_SG.shape).masked_fill(~out_SG, -torch.inf).logsumexp(2)
+        open_JS = filled_JS - torch.logaddexp(inside_JS, rest_J[:, None])
+        member_SN, before_SN = member_SN.to(score_JG.device), before_SN.to(score_JG.device)
+        filled_JS = (open_JS[:, before_SN] + score_JG[:, member_SN]).logsumexp(2)
+    return filled_JS.squeeze(1)
 
 
 @lru_cache(maxsize=16)
