@@ -170,21 +170,20 @@ def test_doubt_and_margin_move_the_optimum_by_what_they_say():
     assert float(0.7 * torch.sigmoid(1 - d)) == pytest.approx(float(0.3 * torch.sigmoid(1 + d)), abs=CLOSE)
 
 
-@pytest.mark.parametrize("smoothing", [0.0, 0.1])
-def test_thumbs(smoothing):
-    """The score is the log-odds of a thumb up; smoothing pulls the odds toward even."""
+@pytest.mark.parametrize("sure", [1.0, 0.9])
+def test_thumbs(sure):
+    """The score is the log-odds of a thumb up; doubt pulls the odds toward even."""
     up_B, down_B = TASTE.flatten().sigmoid(), 1 - TASTE.flatten().sigmoid()
-    thumb_B = torch.tensor([True]).expand(FLAT.shape)
+    thumb_B, sure_B = torch.tensor([True]).expand(FLAT.shape), torch.full(FLAT.shape, sure, dtype=torch.float64)
 
     def loss(score_B: Tensor) -> Tensor:
         return (
-            up_B * thumb_loss(score_B, thumb_B, smoothing=smoothing)
-            + down_B * thumb_loss(score_B, ~thumb_B, smoothing=smoothing)
+            up_B * thumb_loss(score_B, thumb_B, sure_B=sure_B) + down_B * thumb_loss(score_B, ~thumb_B, sure_B=sure_B)
         ).sum()
 
     (score,) = minimise(loss, FLAT)
-    smooth_B = (1 - smoothing) * up_B + smoothing * down_B
-    assert off(score, smooth_B.logit().view(PROMPTS, ANSWERS), free=False) < CLOSE
+    said_B = sure * up_B + (1 - sure) * down_B
+    assert off(score, said_B.logit().view(PROMPTS, ANSWERS), free=False) < CLOSE
 
 
 def test_ratings():

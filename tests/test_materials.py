@@ -11,7 +11,7 @@ import pytest
 from plaudit.errors import RecordError, TextError
 from plaudit.materials import Materials, check_demonstrations, check_judgements, check_prompts, materials_of
 from plaudit.reading import load
-from plaudit.recipe import Recipe, Text, recipe_from
+from plaudit.recipe import Recipe, Reward, Text, recipe_from
 from plaudit.records import (
     Comment,
     Comparison,
@@ -162,17 +162,17 @@ NOTHING = [
 
 def test_one_judgement_that_orders_is_enough():
     for something in (judged(Thumb(up=True), "a"), judged(Ranking(ranks=(1, 2)), "a", "b")):
-        check_judgements(([*NOTHING, something], []), [WORDS], 0.1)
+        check_judgements(([*NOTHING, something], []), [WORDS], 0.1, Reward())
 
 
 def test_judgements_that_order_nothing():
     says = r"none of 3 to train on says which answer is better .*; 1 more are held out by data\.held_out 0\.1"
     with pytest.raises(RecordError, match=says):
-        check_judgements((NOTHING, [judged(Thumb(up=True), "a")]), [WORDS], 0.1)
+        check_judgements((NOTHING, [judged(Thumb(up=True), "a")]), [WORDS], 0.1, Reward())
 
 
 def test_a_comment_about_a_long_prompt_is_read_by_nobody():
     fine = judged(Thumb(up=True), "a")
-    check_judgements(([fine, judged(Comment(text="well"), "a", prompt=LONG)], []), [WORDS], 0.1)
+    check_judgements(([fine, judged(Comment(text="well"), "a", prompt=LONG)], []), [WORDS], 0.1, Reward())
     with pytest.raises(TextError, match="has 71 tokens"):
-        check_judgements(([fine, judged(Thumb(up=True), "a", prompt=LONG)], []), [WORDS], 0.1)
+        check_judgements(([fine, judged(Thumb(up=True), "a", prompt=LONG)], []), [WORDS], 0.1, Reward())

@@ -14,11 +14,11 @@ from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from plaudit.errors import TextError
 from plaudit.models.builtin import new_tokenizer
-from plaudit.recipe import Text
+from plaudit.recipe import Reward, Text
 from plaudit.records import Demonstration, Judgement, Message, Prompt, Ranking
 from plaudit.testing.tiny import tiny_tokenizer
 from plaudit.text import Words
-from plaudit.training.reward_stage import judged_tokens
+from plaudit.training.judged import judged_tokens
 from plaudit.training.text_stages import demonstration_tokens, document_tokens
 
 quick = settings(deadline=None, max_examples=60, derandomize=True)
@@ -296,7 +296,7 @@ def test_answers_have_the_same_tokens_in_every_stage(tokenizer, pad):
     prompt, answer = Prompt(text="the thing"), " that he ate"
     ((context, learned, _),) = demonstration_tokens([Demonstration(prompt=prompt, answer=answer)], words)
     judgement = Judgement(prompt=prompt, answers=("the", answer), verdict=Ranking(ranks=(2, 1)))
-    (judged,) = judged_tokens([judgement], words)
+    (judged,), _ = judged_tokens([judgement], words, Reward())
     assert judged.prompt == context == words.prompt_ids(prompt)
     assert judged.answers[1] == learned
     assert learned[-1] == words.end_id

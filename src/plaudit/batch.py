@@ -251,6 +251,7 @@ class Needs:
     entropy: bool = False
     value: bool = False
     score: bool = False
+    scales: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -261,6 +262,8 @@ class Outputs:
     entropy: Tensor | None = None
     value: Tensor | None = None
     score: Tensor | None = None
+    tie: Tensor | None = None
+    cut: Tensor | None = None
 
     @property
     def logp_BT(self) -> Tensor:
@@ -281,6 +284,16 @@ class Outputs:
     def score_B(self) -> Tensor:
         """[B] the head's score of each answer, read at its last token."""
         return _there(self.score, "score")
+
+    @property
+    def tie_parameter(self) -> Tensor:
+        """Scalar: how frequent ties are between equal answers (`losses.davidson_loss`)."""
+        return _there(self.tie, "tie")
+
+    @property
+    def cut_C(self) -> Tensor:
+        """[C] the scores between grades, rising."""
+        return _there(self.cut, "cut")
 
 
 def _there(value: Tensor | None, name: str) -> Tensor:

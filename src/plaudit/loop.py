@@ -163,7 +163,8 @@ class _Road:
         if recipe.world is not None:
             return  # there is enough in it, and its texts fit its model
         if "reward" in left:
-            check_judgements(self.materials.judgements(), graders, recipe.data.held_out)
+            assert recipe.reward is not None
+            check_judgements(self.materials.judgements(), graders, recipe.data.held_out, recipe.reward)
         if "sft" in left:
             check_demonstrations(self.materials.demonstrations(), readers, recipe.data.held_out)
         if self._evaluates():
@@ -357,7 +358,7 @@ class _Road:
             )
             model = adapted(model, self.recipe.model.adapter, seed=seed, task="SEQ_CLS")
             network = RewardNetwork(model, dropout=settings.dropout)
-            train_reward(self.run, network, words, train, settings, self.recipe, self.machine)
+            train_reward(self.run, network, words, train, settings, self.recipe, self.machine, held)
             found = evaluate_reward(network, words, held, self.machine, self.recipe.micro_tokens)
             gain, bias = self._normalisation(network, words)
             save_model(model, self.folder / "reward-model", words.tokenizer, reward_gain=gain, reward_bias=bias)

@@ -9,9 +9,10 @@ from functools import cache
 from plaudit.errors import RecordError
 from plaudit.reading import held_out, load
 from plaudit.reading.loading import SplitText
-from plaudit.recipe import Recipe
-from plaudit.records import Demonstration, Document, Judgement, Prompt, Thumb
+from plaudit.recipe import Recipe, Reward
+from plaudit.records import Demonstration, Document, Judgement, Prompt
 from plaudit.text import Words
+from plaudit.training.judged import said_by
 from plaudit.worlds import world
 from plaudit.worlds.reviews import ReviewWorld
 
@@ -151,25 +152,24 @@ def check_demonstrations(
 
 
 def check_judgements(
-    judgements: tuple[Sequence[Judgement], Sequence[Judgement]], readers: Sequence[Words], share: float
+    judgements: tuple[Sequence[Judgement], Sequence[Judgement]],
+    readers: Sequence[Words],
+    share: float,
+    settings: Reward,
 ) -> None:
     """Refuse judgements that would stop the training of the reward model.
 
     Raises:
-        RecordError: none of those to train on says which answer is better.
+        RecordError: none of those to train on says which answer is better, or scores lack the scale that they need.
         TextError: a prompt has too many tokens, or is a chat for a tokenizer without a template.
     """
     train, held = judgements
-    if not any(_says_something(judgement) for judgement in train):
+    learned, mix = said_by(train, settings)
+    if not learned:
         raise RecordError(
-            f"data.judgements: none of {len(train)} to train on says which answer is better (they are ties or "
-            f"comments); {len(held)} more are held out by data.held_out {share}"
+            f"data.judgements: none of {len(train)} to train on says which answer is better ({mix.describe()}); "
+            f"{len(held)} more are held out by data.held_out {share}"
         )
     for words in readers:
-        for judgement in (*train, *held):
-            if _says_something(judgement):
-                words.prompt_ids(judgement.prompt)
-
-
-def _says_something(judgement: Judgement) -> bool:
-    return isinstance(judgement.verdict, Thumb) or len(set(judgement.ranks() or ())) > 1
+        for one in (*learned, *said_by(held, settings)[0]):
+            words.prompt_ids(one.judgement.prompt)

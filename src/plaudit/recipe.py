@@ -15,7 +15,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import UnionType
-from typing import Any, Literal, NamedTuple, Self, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, NamedTuple, Self, Union, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, model_validator
@@ -99,6 +99,8 @@ class Source(Section):
     """For raw text: its first tokens become the prompt and the rest the reference."""
     end: str | None = None
     """For raw text: what to cut from the end of every text, such as a delimiter."""
+    scale: tuple[float, float] | None = None
+    """For scores: the lowest and the highest that could be given, such as [1, 5]."""
 
 
 class World(Section):
@@ -255,6 +257,32 @@ class Reward(Section):
     """Times each judgement is seen; rankings over-fit after about two."""
     minibatch: int = Field(default=16, ge=1)
     """Judged prompts in one optimiser step."""
+    patience: int | None = Field(default=None, ge=1)
+    """Looks at the held-out loss without a better one, after which training ends; the best weights are kept."""
+    look_every: int = Field(default=20, ge=1)
+    """Optimiser steps between two looks, where there is patience."""
+    rankings: Literal["pairs", "whole"] = "pairs"
+    """`pairs`: the mean over all pairs of K. `whole`: Plackett-Luce, the best, then the best of the rest, and so on."""
+    choices: Literal["softmax", "pairs"] = "softmax"
+    """A choice of the best of K: one `softmax` over the K, or the best against each other in `pairs`."""
+    ratings: Literal["auto", "pairs", "grades", "squared"] = "auto"
+    """Scores by their order in `pairs`, as `grades` or by `squared` error; `auto`: pairs, or grades of lone answers."""
+    grades: int = Field(default=5, ge=2)
+    """Steps into which the scale of scores is cut; where each begins is learned."""
+    ties: bool = True
+    """Learn from ties too, and how frequent they are (Davidson's model); else tied pairs are left out."""
+    label_smoothing: float = Field(default=0.0, ge=0, lt=0.5)
+    """P(a comparison, a choice or a thumb is the wrong way round)."""
+    margin: float = Field(default=0.0, ge=0)
+    """Log-odds demanded of the better answer for each unit of a comparison's stated strength."""
+    centring: float = Field(default=0.0, ge=0)
+    """Weight of the squared mean score of each prompt's answers, which pulls it to 0."""
+    annotators: dict[str, Annotated[float, Field(ge=0)]] = {}
+    """How much an annotator's judgements weigh, such as `ann: 0.5`; 1 for those who are not named."""
+    curriculum: bool = False
+    """See the clearest judgements first, by stated strength or distance of scores, in the first epoch."""
+    length_debias: bool = False
+    """Let the length of an answer explain what it can beforehand, so that the reward learns the rest."""
     dropout: float = Field(default=0.0, ge=0, lt=1)
     """Share of the trunk's output that is zeroed before the head, while training."""
     normalise_on: int = Field(default=256, ge=0)

@@ -167,6 +167,8 @@ class Comparison(Record):
     preferred: Preferred
     strength: float | None = Field(default=None, ge=0)
     """How much better, on the annotator's own scale; without a unit."""
+    sure: float | None = Field(default=None, ge=0.5, le=1)
+    """P(this is right): the annotator's own, or the share of several people who said so."""
 
 
 class Scores(Record):
@@ -174,6 +176,20 @@ class Scores(Record):
 
     kind: Literal["scores"] = "scores"
     scores: tuple[float, ...]
+    scale: tuple[float, float] | None = None
+    """The lowest and the highest score that could be given; without it, only their order says something."""
+
+    @model_validator(mode="after")
+    def _on_the_scale(self) -> Self:
+        if self.scale is None:
+            return self
+        low, high = self.scale
+        if not low < high:
+            raise ValueError(f"scale must rise from the lowest to the highest score, found {list(self.scale)}")
+        strange = [score for score in self.scores if not low <= score <= high]
+        if strange:
+            raise ValueError(f"the score {strange[0]:g} is not on the scale from {low:g} to {high:g}")
+        return self
 
 
 class Thumb(Record):

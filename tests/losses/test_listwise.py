@@ -49,10 +49,10 @@ def test_choice_by_hand():
     torch.testing.assert_close(got_J, torch.tensor([2.0, 6.0, 2.0]).log())
 
 
-def test_choice_with_smoothing_by_hand():
+def test_doubted_choice_by_hand():
     # 0.7 of log(6/3), and 0.15 each of log(6/2) and log(6/1)
     score_B = torch.tensor([LOG3, LOG2, 0.0], dtype=torch.float64)
-    got = choice_loss(score_B, best=[0], sizes=[3], smoothing=0.3)
+    got = choice_loss(score_B, best=[0], sizes=[3], sure_J=torch.tensor([0.7], dtype=torch.float64))
     assert got.item() == pytest.approx(0.7 * LOG2 + 0.15 * LOG3 + 0.15 * math.log(6), rel=1e-12)
 
 

@@ -38,8 +38,8 @@ def test_is_a_comparison_with_zero(score):
 
 def test_a_doubted_thumb_by_hand():
     # 0.8 log(4/3) + 0.2 log 4
-    got = thumb_loss(torch.tensor([LOG3], dtype=torch.float64), torch.tensor([True]), smoothing=0.2)
-    assert got.item() == pytest.approx(0.8 * math.log(4 / 3) + 0.2 * math.log(4), rel=1e-12)
+    got = thumb_loss(*(torch.tensor(x) for x in ([LOG3], [True])), sure_B=torch.tensor([0.8]))
+    assert got.item() == pytest.approx(0.8 * math.log(4 / 3) + 0.2 * math.log(4), rel=1e-6)
 
 
 def test_rating_by_hand():

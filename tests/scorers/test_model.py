@@ -10,12 +10,12 @@ from plaudit.errors import ModelError, TextError
 from plaudit.models.builtin import new_tokenizer
 from plaudit.models.load import Machine, save_model
 from plaudit.models.network import RewardNetwork
-from plaudit.recipe import Text
+from plaudit.recipe import Reward, Text
 from plaudit.records import Answer, Ended, Group, Judgement, Prompt, Thumb
 from plaudit.scorers import ModelScorer
 from plaudit.testing.tiny import tiny_model, tiny_tokenizer
 from plaudit.text import Words
-from plaudit.training.reward_stage import judged_batch, judged_tokens
+from plaudit.training.judged import judged_batch, judged_tokens
 
 CPU = Machine(device=torch.device("cpu"), bf16=False)
 WORDS = Words(tiny_tokenizer(), Text(template="q: {prompt} a: "), context=64)
@@ -60,7 +60,7 @@ def test_gain_and_bias_on_the_raw_score(network):
 def test_an_answer_is_scored_with_the_tokens_it_was_judged_with(network):
     judgement = Judgement(prompt=Prompt(text="why"), answers=("so",), verdict=Thumb(up=True))
     with torch.no_grad():
-        batch = judged_batch(judged_tokens([judgement], WORDS))
+        batch = judged_batch(judged_tokens([judgement], WORDS, Reward())[0])
         in_training = float(network.outputs(batch.tree, Needs(score=True)).score_B)
     (scored,) = ModelScorer(network, WORDS, CPU).score([group("why", ("so", Ended.STOPPED))]).flat()
     assert scored == in_training

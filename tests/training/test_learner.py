@@ -12,12 +12,20 @@ import torch
 from plaudit.batch import LossSum, Needs, Outputs, pack
 from plaudit.errors import NumberError, RunError
 from plaudit.models.load import Machine, adapted
-from plaudit.models.network import Critic, LanguageNetwork, Network, RewardNetwork, new_head
+from plaudit.models.network import Critic, LanguageNetwork, Network, RewardNetwork, Scales, new_head
 from plaudit.models.packed import body_of, own_attention
 from plaudit.recipe import Adapter, Optimiser
 from plaudit.testing.tiny import tiny_model
 from plaudit.training.learner import ModelLearner, Part, learning_rate_at
-from plaudit.training.objectives import JudgedBatch, JudgementLoss, LanguageLoss, PolicyBatch, PolicyLoss, TextBatch
+from plaudit.training.objectives import (
+    JudgedBatch,
+    JudgementLoss,
+    LanguageLoss,
+    PolicyBatch,
+    PolicyLoss,
+    Said,
+    TextBatch,
+)
 
 CPU = Machine(device=torch.device("cpu"), bf16=False)
 WIDE = Optimiser(learning_rate=1e-3, warmup=0, decay="constant", clip_norm=1e9)
@@ -47,6 +55,9 @@ def numbers(p, k, length, seed):
     return torch.randn(length, generator=torch.Generator().manual_seed(1000 * seed + 10 * p + k))
 
 
+KINDS = (Said.TIED_PAIRS, Said.PAIRS, Said.CHOICE, Said.WHOLE, Said.BEST_PAIRS)
+
+
 def batch_of(kind: str, order: list[tuple[int, list[int]]]) -> Any:
     """Prompts and answers in an order: [(prompt, [answers])]."""
     tree = pack([(PROMPTS[p], [ANSWERS[p][k] for k in ks]) for p, ks in order], names=[str(p) for p, _ in order])
@@ -57,8 +68,13 @@ def batch_of(kind: str, order: list[tuple[int, list[int]]]) -> Any:
         thumb = [p == 1 for p, _ in rows]
         return JudgedBatch(
             tree=tree,
+            said_P=torch.tensor([Said.THUMB if p == 1 else KINDS[p % len(KINDS)] for p, _ in order]),
             rank_B=torch.tensor([0 if up else k + 1 for (_, k), up in zip(rows, thumb, strict=True)]),
-            thumb_B=torch.tensor(thumb),
+            target_B=torch.tensor(thumb).float(),
+            weight_P=torch.tensor([1.0 + p / 4 for p, _ in order]),
+            margin_P=torch.tensor([p / 8 for p, _ in order]),
+            sure_P=torch.tensor([1 - p / 16 for p, _ in order]),
+            offset_B=torch.tensor([k / 4 for _, k in rows]),
         )
     old, advantage, returned = (
         torch.nn.utils.rnn.pad_sequence([numbers(p, k, len(ANSWERS[p][k]), s) for p, k in rows], batch_first=True)
@@ -69,7 +85,9 @@ def batch_of(kind: str, order: list[tuple[int, list[int]]]) -> Any:
 
 def network_of(kind: str, family: str) -> tuple[Network, Any]:
     if kind == "judgement":
-        return RewardNetwork(tiny_model(family, reward=True)), JudgementLoss()
+        network = RewardNetwork(tiny_model(family, reward=True))
+        network.scales = Scales(0.2, [3, 2, 1])
+        return network, JudgementLoss(centring=0.1, apart=True)
     if kind == "policy":
         critic = Critic(new_head(32, bias=True, seed=0), body_of(tiny_model(family, seed=1)))
         return LanguageNetwork(tiny_model(family), critic), PolicyLoss(clip=0.2, value_weight=0.5, entropy=0.01)

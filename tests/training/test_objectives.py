@@ -10,7 +10,15 @@ import torch
 from torch import Tensor
 
 from plaudit.batch import LossSum, Outputs, pack, select
-from plaudit.training.objectives import JudgedBatch, JudgementLoss, LanguageLoss, PolicyBatch, PolicyLoss, TextBatch
+from plaudit.training.objectives import (
+    JudgedBatch,
+    JudgementLoss,
+    LanguageLoss,
+    PolicyBatch,
+    PolicyLoss,
+    Said,
+    TextBatch,
+)
 
 TREE = pack([((1, 2), [(3, 4, 5), (6,)]), ((7,), [(8, 9)])])
 MASK_BT = TREE.mask_BT()
@@ -41,45 +49,106 @@ def test_language_loss_by_hand():
     assert gradient_of(logp_BT).tolist() == [[-1.0, -1.0, -1.0], [-1.0, 0.0, 0.0], [-1.0, -1.0, 0.0]]
 
 
-def judged(*items):
-    """Judgements as (ranks, or "up" or "down"); one token each."""
-    texts = [((1,), [(2,)] * (len(item) if isinstance(item, tuple) else 1)) for item in items]
-    return JudgedBatch(
-        tree=pack(texts),
-        rank_B=torch.tensor([rank for item in items for rank in (item if isinstance(item, tuple) else (0,))]),
-        thumb_B=torch.tensor([item == "up" for item in items for _ in (item if isinstance(item, tuple) else (0,))]),
-    )
+def judged(*items, **changes):
+    """Judgements as (kind, ranks or targets); one token for each answer."""
+    sizes = [len(given) for _, given in items]
+    ordered = [kind not in (Said.THUMB, Said.GRADE, Said.RATING) for kind, _ in items]
+    given = {
+        "tree": pack([((1,), [(2,)] * size) for size in sizes]),
+        "said_P": torch.tensor([int(kind) for kind, _ in items]),
+        "rank_B": torch.tensor([x if o else 0 for (_, own), o in zip(items, ordered, strict=True) for x in own]),
+        "target_B": torch.tensor([0.0 if o else x for (_, own), o in zip(items, ordered, strict=True) for x in own]),
+        "weight_P": torch.ones(len(items)),
+        "margin_P": torch.zeros(len(items)),
+        "sure_P": torch.ones(len(items)),
+        "offset_B": torch.zeros(sum(sizes)),
+    }
+    return JudgedBatch(**{**given, **changes})
+
+
+EVERY_KIND = (
+    (Said.PAIRS, (1, 2, 2)),  # scores 1, 0, -1
+    (Said.THUMB, (1.0,)),  # 0.5
+    (Said.TIED_PAIRS, (2, 1, 1)),  # 0.3, 0.3, 2
+    (Said.BEST_PAIRS, (2, 1, 2)),  # 0, 1, 1
+    (Said.CHOICE, (2, 1, 2)),  # 0, 1, 1
+    (Said.WHOLE, (3, 1, 2)),  # 0, 1, 1
+    (Said.GRADE, (0.0, 2.0)),  # -1, 1
+    (Said.RATING, (0.5, -1.0)),  # 1, -1
+    (Said.THUMB, (0.0,)),  # 2
+)
+SCORES = (1.0, 0.0, -1.0, 0.5, 0.3, 0.3, 2.0, *(0.0, 1.0, 1.0) * 3, -1.0, 1.0, 1.0, -1.0, 2.0)
+OTHERS = {"tie": torch.tensor(0.0), "cut": torch.tensor([-1.0, 1.0])}
+
+
+def outputs(*scores: float) -> Outputs:
+    return Outputs(score=torch.tensor(scores, requires_grad=True), **OTHERS)
 
 
 def test_judgements_of_every_kind_in_one_batch():
-    batch = judged((1, 2, 2), "up", (2, 1), "down", (1, 1))
-    score_B = torch.tensor([1.0, 0.0, -1.0, 0.5, 0.3, 0.3, 2.0, 9.0, -9.0], requires_grad=True)
-    found = JudgementLoss()(Outputs(score=score_B), batch)
+    batch, said = judged(*EVERY_KIND), outputs(*SCORES)
+    found = JudgementLoss(apart=True)(said, batch)
+    e = math.exp
     expected = [
         (surprise(1.0) + surprise(2.0)) / 2,  # two ordered pairs of the three; the tie is none
         surprise(0.5),
-        surprise(0.0),
+        # Davidson with nu = 1: of 0.3 and 0.3 the second wins, 2 beats 0.3, and 0.3 and 2 are tied
+        (math.log(3) + 2 * math.log(1 + e(0.85) + e(-0.85)) - 0.85) / 3,
+        (surprise(1.0) + surprise(0.0)) / 2,
+        math.log(1 + 2 * e(1)) - 1,
+        math.log(1 + 2 * e(1)) - 1 + math.log(1 + e(1)) - 1,
+        (surprise(0.0) + surprise(0.0)) / 2,  # at the cuts themselves
+        (0.125 + 0.0) / 2,
         surprise(-2.0),
     ]
+    for kind, name in ((Said.CHOICE, "choice of the best"), (Said.WHOLE, "whole ranking")):
+        place = [own for own, _ in EVERY_KIND].index(kind)
+        assert metric(found, f"loss/{name}") == pytest.approx((expected[place], 1), abs=1e-5)
+    assert metric(found, "loss/thumb") == pytest.approx((expected[1] + expected[-1], 2), abs=1e-5)
     assert float(found.total.detach()) == pytest.approx(sum(expected), abs=1e-5)
-    assert found.denominator == 4  # the full tie says nothing
-    # right: both pairs, the thumb up, half of the equal pair, not the thumb down
-    assert metric(found, "accuracy") == (3.5, 5.0)
+    assert found.denominator == 9
+    # of pairs: 2 of 2; 1.5 of 2; 1.5 of 2; 1.5 of 2; 2.5 of 3; of thumbs 1 of 2
+    assert metric(found, "accuracy") == (10.0, 13.0)
     found.total.backward()
-    grads = gradient_of(score_B).tolist()
-    assert sum(grads[:3]) == pytest.approx(0, abs=1e-6)  # only differences matter within a ranking
+    grads = gradient_of(said.score_B).tolist()
+    for start, size in ((0, 3), (4, 3), (7, 3), (10, 3), (13, 3)):
+        assert sum(grads[start : start + size]) == pytest.approx(0, abs=1e-6)  # only differences matter
     assert grads[3] == pytest.approx(-1 / (1 + math.exp(0.5)))
-    assert grads[6] == pytest.approx(1 / (1 + math.exp(-2.0)))
-    assert grads[7:] == [0.0, 0.0]
 
 
-@pytest.mark.parametrize("rows", [[0, 1, 2, 3], [4, 5], [6], [0, 1, 2, 4, 5, 6]])
-def test_a_batch_of_judgements_adds_up(rows):
-    batch = judged((1, 2, 2), "up", (2, 1), "down")
-    score_B = torch.tensor([1.0, 0.0, -1.0, 0.5, 0.3, 0.1, 2.0])
-    others = [row for row in range(7) if row not in rows]
-    parts = [JudgementLoss()(Outputs(score=score_B[r]), select(batch, r)) for r in (rows, others)]
-    whole = JudgementLoss()(Outputs(score=score_B), batch)
+def test_weight_margin_doubt_and_what_is_known_beforehand():
+    batch = judged(
+        (Said.PAIRS, (1, 2)),
+        (Said.THUMB, (1.0,)),
+        weight_P=torch.tensor([2.0, 0.5]),
+        margin_P=torch.tensor([0.5, 0.0]),
+        sure_P=torch.tensor([0.9, 0.8]),
+        offset_B=torch.tensor([0.25, 0.0, 1.0]),
+    )
+    found = JudgementLoss()(outputs(1.0, 0.0, 0.5), batch)
+    pair = 0.9 * surprise(1.25 - 0.5) + 0.1 * surprise(-1.25 - 0.5)
+    thumb = 0.8 * surprise(1.5) + 0.2 * surprise(-1.5)
+    assert float(found.total.detach()) == pytest.approx(2 * pair + 0.5 * thumb, abs=1e-5)
+    assert found.denominator == 2.5
+    assert "loss/thumb" not in found.metrics
+
+
+def test_centring_pulls_the_mean_of_what_was_compared():
+    batch = judged((Said.PAIRS, (1, 2)), (Said.THUMB, (1.0,)))
+    plain, pulled = (JudgementLoss(centring=c)(outputs(3.0, 1.0, 5.0), batch) for c in (0.0, 0.1))
+    assert float((pulled.total - plain.total).detach()) == pytest.approx(0.1 * 2.0**2, abs=1e-5)
+    assert metric(pulled, "centring") == (4.0, 2)
+
+
+@pytest.mark.parametrize("prompts", [[0], [1, 8], [2, 3, 4], [5, 6, 7], [0, 2, 4, 6, 8]])
+def test_a_batch_of_judgements_adds_up(prompts):
+    batch, score_B = judged(*EVERY_KIND), torch.tensor(SCORES)
+    owner = batch.tree.prompt_of_answers()
+    loss, parts = JudgementLoss(centring=0.2), []
+    for mine in (prompts, [p for p in range(9) if p not in prompts]):
+        rows = [row for row, p in enumerate(owner) if p in mine]
+        parts.append(loss(Outputs(score=score_B[rows], **OTHERS), select(batch, rows)))
+    whole = loss(Outputs(score=score_B, **OTHERS), batch)
     assert float(sum(part.total for part in parts)) == pytest.approx(float(whole.total), abs=1e-5)
     assert sum(part.denominator for part in parts) == whole.denominator
 

@@ -13,12 +13,11 @@ from plaudit.errors import RecordError
 from plaudit.models.load import Machine
 from plaudit.models.network import RewardNetwork
 from plaudit.recipe import Recipe, Reward, Text
-from plaudit.records import Choice, Comment, Comparison, Judgement, Preferred, Prompt, Ranking, Thumb
-from plaudit.records import Scores as JudgedScores
+from plaudit.records import Comment, Comparison, Judgement, Preferred, Prompt, Ranking, Thumb
 from plaudit.runs import Run
 from plaudit.testing.tiny import tiny_model, tiny_tokenizer
 from plaudit.text import Words
-from plaudit.training.reward_stage import evaluate_reward, judged_batch, judged_tokens, train_reward
+from plaudit.training.reward_stage import evaluate_reward, train_reward
 
 CPU = Machine(device=torch.device("cpu"), bf16=False)
 WORDS = Words(tiny_tokenizer(), Text(), context=64)
@@ -49,41 +48,13 @@ def sure(gap):
     return 1 / (1 + math.exp(-abs(gap)))
 
 
-# --- which judgements count -----------------------------------------------------------------------------------------
-
-
-def test_judgements_as_tokens():
-    items = judged_tokens(
-        [
-            judged(["ab", "c", ""], Ranking(ranks=(2, 1, 2))),
-            judged(["a", "b"], Comparison(preferred=Preferred.SECOND)),
-            judged(["a", "b"], Comparison(preferred=Preferred.TIE)),  # says nothing
-            judged(["a", "b", "c"], Choice(best=2)),
-            judged(["a", "b"], JudgedScores(scores=(0.5, 0.1))),
-            judged(["a"], Thumb(up=True)),
-            judged(["a"], Thumb(up=False)),
-            judged(["a"], Comment(text="nice")),  # says nothing
-            judged(["a"], Ranking(ranks=(1,))),  # says nothing
-        ],
-        WORDS,
-    )
-    assert [item.ranks for item in items] == [(2, 1, 2), (2, 1), (2, 2, 1), (1, 2), (0,), (0,)]
-    assert [item.thumb for item in items] == [False, False, False, False, True, False]
-    assert items[0].answers == ((3, 4, 2), (5, 2), (2,))  # an end token behind each, behind the empty one too
-    assert items[0].prompt == (1, 19)
-    batch = judged_batch(items)
-    assert batch.tree.answer_lengths == ((3, 2, 1), (2, 2), (2, 2, 2), (2, 2), (2,), (2,))
-    assert batch.rank_B.tolist() == [2, 1, 2, 2, 1, 2, 2, 1, 1, 2, 0, 0]
-    assert batch.thumb_B.tolist() == [False] * 10 + [True, False]
-    assert batch.tree.names[0] == "q"
-
-
 # --- the evaluation, by hand ----------------------------------------------------------------------------------------
 
 HELD_OUT = [
     judged(["z", "naa", "a"], Ranking(ranks=(1, 2, 3))),  # right three times; longer wins: no, equal, yes
     judged(["baa", "y"], Ranking(ranks=(1, 2))),  # wrong; longer wins: yes
-    judged(["c", "c"], Comparison(preferred=Preferred.FIRST)),  # equal scores and lengths: half and half
+    judged(["ca", "cb"], Comparison(preferred=Preferred.FIRST)),  # equal scores and lengths: half and half
+    judged(["c", "c"], Comparison(preferred=Preferred.FIRST)),  # the same answer twice: nobody can be right
     judged(["p"], Thumb(up=True)),  # right
     judged(["o"], Thumb(up=False)),  # wrong
     judged(["o"], Comment(text="hm")),
@@ -135,7 +106,7 @@ def test_numbers_do_not_depend_on_the_split(known):
 
 def test_without_pairs_there_is_nothing_to_say(known):
     assert evaluate_reward(known, WORDS, HELD_OUT[-1:], CPU, 99) == {"pairs": 0}
-    only_thumbs = evaluate_reward(known, WORDS, HELD_OUT[3:4], CPU, 99)
+    only_thumbs = evaluate_reward(known, WORDS, HELD_OUT[4:5], CPU, 99)
     assert only_thumbs["longer_wins"] is None
     assert only_thumbs["accuracy"] == 1.0
     json.dumps(only_thumbs, allow_nan=False)
@@ -210,7 +181,7 @@ def test_interrupted_it_ends_with_the_same_bits_dropout_too(tmp_path, monkeypatc
 
 def test_judgements_that_order_nothing_are_refused_or_left_out(tmp_path, capsys):
     ties = [judged(["a", "b"], Ranking(ranks=(1, 1))), judged(["a"], Comment(text="hm"))]
-    with pytest.raises(RecordError, match="reward: none of 2 judgements says which answer is better"):
+    with pytest.raises(RecordError, match=r"none of 2 judgements says which answer is better \(none; 1 left out: a"):
         train(tmp_path / "none", ties)
-    train(tmp_path / "some", [*ties, *people(0, 4)], epochs=0.1)
-    assert "reward: 2 of 6 judgements order nothing and are left out" in capsys.readouterr().err
+    train(tmp_path / "some", [*ties, *people(0, 4)], epochs=0.1, ties=False)
+    assert "reward: 4 judgements: 3 by pairs, 1 by thumb; 1 left out: a comment; 1 left out" in capsys.readouterr().err

@@ -23,7 +23,7 @@ LARGEST_TIE = 10
 """Answers that may share one rank (other than the last) in `plackett_luce_loss`, whose work doubles with each."""
 
 
-def choice_loss(score_B: Tensor, best: Sequence[int], sizes: Sequence[int], *, smoothing: float = 0.0) -> Tensor:
+def choice_loss(score_B: Tensor, best: Sequence[int], sizes: Sequence[int], *, sure_J: Tensor | None = None) -> Tensor:
     """How surprised a reward model is by which of K answers was chosen, in nats, per judgement.
 
         loss_j = -log softmax(score_j)[best_j]
@@ -35,7 +35,8 @@ def choice_loss(score_B: Tensor, best: Sequence[int], sizes: Sequence[int], *, s
         score_B: [B] one score per answer, judgement after judgement.
         best: for each judgement, which of its answers was chosen, counted from 0.
         sizes: K of each judgement.
-        smoothing: probability that the label is wrong, spread evenly over the other K - 1 answers.
+        sure_J: [J] P(the choice is right): 1 less the label smoothing, which is spread evenly over the other K - 1
+            answers; 1 when not given.
 
     Returns:
         [J] losses, log K at equal scores. Gradient flows into `score_B`.
@@ -50,10 +51,11 @@ def choice_loss(score_B: Tensor, best: Sequence[int], sizes: Sequence[int], *, s
     logp_JK = score_JK.masked_fill(~there_JK, -torch.inf).log_softmax(1).masked_fill(~there_JK, 0.0)
     best_J = torch.tensor(list(best), device=score_B.device)
     chosen_J = logp_JK.gather(1, best_J[:, None]).squeeze(1)
-    if not smoothing:
+    if sure_J is None:
         return -chosen_J
     others_J = (torch.tensor(list(sizes), device=score_B.device) - 1).clamp(min=1)
-    return -(1 - smoothing) * chosen_J - smoothing * (logp_JK.sum(1) - chosen_J) / others_J
+    sure_J = sure_J.to(score_B)
+    return -sure_J * chosen_J - (1 - sure_J) * (logp_JK.sum(1) - chosen_J) / others_J
 
 
 def plackett_luce_loss(score_B: Tensor, ranks: Sequence[Sequence[int]]) -> Tensor:

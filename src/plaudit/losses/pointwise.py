@@ -19,7 +19,7 @@ from plaudit.shapes import check_same_shape
 __all__ = ["centring_penalty", "cuts_of", "ordinal_loss", "rating_loss", "thumb_loss"]
 
 
-def thumb_loss(score_B: Tensor, thumb_B: Tensor, *, smoothing: float = 0.0) -> Tensor:
+def thumb_loss(score_B: Tensor, thumb_B: Tensor, *, sure_B: Tensor | None = None) -> Tensor:
     """How surprised a reward model is by a thumb, in nats, per answer: the binary log loss.
 
         loss_b = -log sigmoid(score_b)     thumb up
@@ -31,7 +31,7 @@ def thumb_loss(score_B: Tensor, thumb_B: Tensor, *, smoothing: float = 0.0) -> T
     Args:
         score_B: [B] scores, in log-odds.
         thumb_B: [B] bool, True for a thumb up.
-        smoothing: probability that a thumb is wrong.
+        sure_B: [B] P(the thumb is right): 1 less the label smoothing; 1 when not given.
 
     Returns:
         [B] losses, log 2 at score 0. Gradient flows into `score_B`.
@@ -43,9 +43,10 @@ def thumb_loss(score_B: Tensor, thumb_B: Tensor, *, smoothing: float = 0.0) -> T
     if thumb_B.dtype != torch.bool:
         raise ShapeError(f"thumb_B must hold booleans, True for a thumb up; found {thumb_B.dtype}")
     agreed_B = torch.where(thumb_B, score_B, -score_B)
-    if not smoothing:
+    if sure_B is None:
         return -F.logsigmoid(agreed_B)
-    return -(1 - smoothing) * F.logsigmoid(agreed_B) - smoothing * F.logsigmoid(-agreed_B)
+    sure_B = sure_B.to(score_B)
+    return -sure_B * F.logsigmoid(agreed_B) - (1 - sure_B) * F.logsigmoid(-agreed_B)
 
 
 def rating_loss(score_B: Tensor, rating_B: Tensor) -> Tensor:

@@ -5,17 +5,20 @@ Shape letters:  B answers   T tokens   N tokens of the packed row   M answer tok
 
 from __future__ import annotations
 
+import itertools
 import math
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
 from plaudit.batch import Needs, Outputs, TokenTree
+from plaudit.losses.pointwise import cuts_of
 from plaudit.models.logprobs import logits_of, token_logps
 from plaudit.models.packed import bare, choose_road, hidden_states
 
-__all__ = ["Critic", "LanguageNetwork", "Network", "RewardNetwork", "new_head"]
+__all__ = ["Critic", "LanguageNetwork", "Network", "RewardNetwork", "Scales", "new_head"]
 
 
 def new_head(size: int, *, bias: bool, seed: int) -> nn.Linear:
@@ -123,6 +126,40 @@ class LanguageNetwork(Network):
         return groups
 
 
+class Scales(nn.Module):
+    """What is learned from judgements beside the scores: how frequent ties are, and where grades begin.
+
+    Each starts where it would be if all answers were worth the same. The optimiser's step is made larger for them,
+    because there are few and they are numbers of order 1, unlike the trunk's weights.
+
+    Args:
+        tie_share: of the pairs, how many are tied.
+        grade_counts: how many answers have each grade, the worst first; nothing where there are no grades.
+    """
+
+    STEP = 30.0
+
+    def __init__(self, tie_share: float, grade_counts: Sequence[int] = ()) -> None:
+        super().__init__()
+        share = min(max(tie_share, 1e-3), 1 - 1e-3)
+        total = sum(grade_counts) + len(grade_counts)
+        above = [sum(n + 1 for n in grade_counts[c:]) / total for c in range(1, len(grade_counts))]
+        cuts = [math.log((1 - p) / p) for p in above]  # P(grade > c) = sigmoid(-cut_c) at score 0
+        free = [*cuts[:1], *(math.log(math.expm1(here - below)) for below, here in itertools.pairwise(cuts))]
+        self.register_buffer("tie_start", torch.tensor(math.log(2 * share / (1 - share))), persistent=False)
+        self.register_buffer("free_start_C", torch.tensor(free), persistent=False)
+        self.tie_moved = nn.Parameter(torch.zeros(()))
+        self.free_moved_C = nn.Parameter(torch.zeros(len(free)))
+
+    def tie(self) -> Tensor:
+        """Scalar: ties between equal answers are e^tie times as frequent as wins of one of them."""
+        return cast(Tensor, self.tie_start) + self.STEP * self.tie_moved
+
+    def cut_C(self) -> Tensor:
+        """[C] the scores between grades, rising; none where there are no grades."""
+        return cuts_of(cast(Tensor, self.free_start_C) + self.STEP * self.free_moved_C)
+
+
 class RewardNetwork(Network):
     """A Transformers sequence classifier with one label: trunk + linear head without bias.
 
@@ -138,6 +175,8 @@ class RewardNetwork(Network):
         self.model = model
         self.dropout = nn.Dropout(dropout)
         self.packed = choose_road(model)
+        self.scales: Scales | None = None
+        """Learned beside the scores while the model is trained; set by the stage, by what was judged."""
 
     @property
     def head(self) -> nn.Linear:
@@ -147,9 +186,11 @@ class RewardNetwork(Network):
 
     def outputs(self, tree: TokenTree, needs: Needs) -> Outputs:
         """The raw score of each answer (gain 1, bias 0)."""
-        del needs
         hidden_BD = hidden_states(self.model, tree)[tree.last_B()]
-        return Outputs(score=self.model_head(self.dropout(hidden_BD)).squeeze(-1).float())
+        score_B = self.model_head(self.dropout(hidden_BD)).squeeze(-1).float()
+        if self.scales is None or not needs.scales:
+            return Outputs(score=score_B)
+        return Outputs(score=score_B, tie=self.scales.tie(), cut=self.scales.cut_C())
 
     def model_head(self, hidden_BD: Tensor) -> Tensor:
         """[B, 1] raw scores of the hidden states at the answers' ends."""
@@ -157,8 +198,11 @@ class RewardNetwork(Network):
         return score
 
     def groups(self) -> dict[str, list[nn.Parameter]]:
-        """One group, `reward`."""
-        return {"reward": [p for p in self.model.parameters() if p.requires_grad]}
+        """`reward`, and `scales` where something is learned beside it."""
+        groups = {"reward": [p for p in self.model.parameters() if p.requires_grad]}
+        if self.scales is not None:
+            groups["scales"] = list(self.scales.parameters())
+        return groups
 
 
 def _spread(value_M: Tensor, mask_BT: Tensor) -> Tensor:

@@ -21,7 +21,7 @@ from plaudit.reading.formats import COLUMNS, Format, find_format, recognise, ren
 from plaudit.reading.kinds import AnyRecord, Kind, as_kind, prompt_of, raw_text
 from plaudit.reading.rows import Problem, Row, listing
 from plaudit.recipe import Source
-from plaudit.records import Demonstration, Document, Judgement, Prompt, Record, describe
+from plaudit.records import Demonstration, Document, Judgement, Prompt, Record, Scores, describe
 
 __all__ = ["Reading", "SplitText", "held_out", "load", "read_source"]
 
@@ -213,10 +213,18 @@ def _as_wanted(record: AnyRecord, kind: Kind | None, source: Source, split_text:
     if raw is not None and source.end is not None:
         raw = raw.removesuffix(source.end)
         record = _with_text(record, raw)
+    if source.scale is not None:
+        record = _on_scale(record, source.scale)
     if raw is not None and source.prompt_tokens is not None and split_text is not None:
         asked, rest = split_text(raw, source.prompt_tokens)
         record = Prompt(text=asked, reference=rest or None)
     return record if kind is None else as_kind(record, kind)
+
+
+def _on_scale(record: AnyRecord, scale: tuple[float, float]) -> AnyRecord:
+    if not isinstance(record, Judgement) or not isinstance(record.verdict, Scores):
+        raise RecordError("row: `scale` is for scores, but the row has none")
+    return record.model_copy(update={"verdict": Scores(scores=record.verdict.scores, scale=scale)})
 
 
 def _with_text(record: AnyRecord, text: str) -> AnyRecord:

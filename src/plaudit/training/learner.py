@@ -262,6 +262,9 @@ def _join(found: Iterable[Outputs]) -> Outputs:
         values = [getattr(piece, field.name) for piece in pieces]
         if values[0] is None:
             continue
+        if field.name in ("tie", "cut"):  # of the model, not of answers: all pieces have the same
+            joined[field.name] = values[0]
+            continue
         longest = max(value.shape[-1] for value in values)
         joined[field.name] = torch.cat(
             values if values[0].dim() == 1 else [F.pad(value, (0, longest - value.shape[1])) for value in values]

@@ -2,68 +2,32 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
+import shutil
 import statistics
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
 
-from plaudit.batch import Needs, pack
+from plaudit.batch import Needs, Outputs
 from plaudit.errors import RecordError
 from plaudit.models.load import Machine
-from plaudit.models.network import RewardNetwork
+from plaudit.models.network import RewardNetwork, Scales
 from plaudit.recipe import Recipe, Reward
-from plaudit.records import Judgement, Thumb
+from plaudit.records import Judgement
 from plaudit.runs import Run
 from plaudit.runs.progress import say
 from plaudit.seeds import derive
 from plaudit.text import Words
-from plaudit.training.learner import ModelLearner, Part, forward
-from plaudit.training.objectives import JudgedBatch, JudgementLoss
+from plaudit.training.judged import JudgedTokens, Mix, judged_batch, judged_tokens
+from plaudit.training.learner import ModelLearner, Part, forward, on_device
+from plaudit.training.objectives import JudgementLoss, Said
 from plaudit.training.stage import minibatch_indices, run_steps
 
-__all__ = ["JudgedTokens", "evaluate_reward", "judged_tokens", "train_reward"]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class JudgedTokens:
-    """One judgement as tokens."""
-
-    name: str
-    prompt: tuple[int, ...]
-    answers: tuple[tuple[int, ...], ...]
-    ranks: tuple[int, ...]
-    """1 is best; (0,) for a thumb."""
-    thumb: bool
-
-
-def judged_tokens(judgements: Sequence[Judgement], words: Words) -> list[JudgedTokens]:
-    """The judgements that say something about order or worth, as tokens; comments and full ties are left out."""
-    found = []
-    for judgement in judgements:
-        ranks = judgement.ranks()
-        thumb = judgement.verdict.up if isinstance(judgement.verdict, Thumb) else None
-        if thumb is None and (ranks is None or len(set(ranks)) < 2):
-            continue
-        prompt = words.prompt_ids(judgement.prompt)
-        answers = tuple(words.answer_ids(answer, context_ids=prompt) for answer in judgement.answers)
-        found.append(
-            JudgedTokens(
-                name=judgement.prompt.id, prompt=prompt, answers=answers, ranks=ranks or (0,), thumb=bool(thumb)
-            )
-        )
-    return found
-
-
-def judged_batch(chosen: Sequence[JudgedTokens]) -> JudgedBatch:
-    """Judgements as one packed batch; K may differ from one to the next."""
-    return JudgedBatch(
-        tree=pack([(item.prompt, item.answers) for item in chosen], names=[item.name for item in chosen]),
-        rank_B=torch.tensor([rank for item in chosen for rank in item.ranks]),
-        thumb_B=torch.tensor([item.thumb for item in chosen for _ in item.ranks]),
-    )
+__all__ = ["evaluate_reward", "train_reward"]
 
 
 def train_reward(
@@ -74,32 +38,163 @@ def train_reward(
     settings: Reward,
     recipe: Recipe,
     machine: Machine,
+    held_out: Sequence[Judgement] = (),
 ) -> ModelLearner:
-    """Train a reward model: every answer is scored once, every pair of a ranking counts, each judgement weighs 1.
+    """Train a reward model: every answer is scored once, each judgement by the loss that fits it, each weighing 1.
+
+    Args:
+        run: where log and checkpoints go.
+        network: what is trained.
+        words: its tokenizer.
+        judgements: to learn from.
+        settings: the stage's.
+        recipe: seed, checkpoints, tokens in one forward pass.
+        machine: device and precision.
+        held_out: judgements that patience looks at.
 
     Returns:
         The learner, whose network is trained.
 
     Raises:
-        RecordError: no judgement orders anything.
+        RecordError: no judgement orders anything, or patience has nothing to look at.
     """
-    items = judged_tokens(judgements, words)
+    items, mix = judged_tokens(judgements, words, settings)
     if not items:
-        raise RecordError(f"reward: none of {len(judgements)} judgements says which answer is better")
-    if len(items) < len(judgements):
-        say(f"reward: {len(judgements) - len(items)} of {len(judgements)} judgements order nothing and are left out")
+        raise RecordError(
+            f"reward: none of {len(judgements)} judgements says which answer is better ({mix.describe()})"
+        )
+    say(f"reward: {len(items)} judgements: {mix.describe()}")
     steps = max(1, math.ceil(settings.epochs * len(items) / settings.minibatch))
+    network.scales = _scales(mix)
+    if network.scales is not None:
+        network.scales.to(machine.device)
     learner = ModelLearner(network, settings.optimiser, steps=steps, machine=machine, micro_tokens=recipe.micro_tokens)
     seed = derive(recipe.seed, "reward")
+    loss = JudgementLoss(centring=settings.centring, apart=len(mix.counts) > 1)
+    offset = length_worth(items) if settings.length_debias else 0.0
+    if settings.length_debias:
+        say(f"reward: twice the length is worth {offset * math.log(2):+.3f} log-odds, which the reward need not say")
+    order = _clearest_first(items) if settings.curriculum else None
+    patience = _patience(settings, held_out, words, run.folder)
 
-    def body(step: int) -> dict[str, float]:
-        chosen = [items[i] for i in minibatch_indices(len(items), settings.minibatch, step, seed=seed)]
+    def body(step: int) -> dict[str, float] | None:
+        if patience is not None and patience.over():
+            return None
+        places = minibatch_indices(len(items), settings.minibatch, step, seed=seed)
+        if order is not None and (step + 1) * settings.minibatch <= len(items):
+            places = order[step * settings.minibatch : (step + 1) * settings.minibatch]
         with torch.random.fork_rng():  # dropout is the only draw
             torch.manual_seed(derive(seed, "dropout", step))
-            return learner.step(Part(judged_batch(chosen), JudgementLoss()))
+            metrics = learner.step(Part(judged_batch([items[i] for i in places], offset), loss))
+        if patience is not None and ((step + 1) % settings.look_every == 0 or step + 1 == steps):
+            metrics["held_out_loss"] = patience.look(step + 1, learner, loss, offset)
+        return metrics
 
-    run_steps(run, "reward", learner, steps, body, save_every=recipe.save_every)
+    run_steps(run, "reward", learner, steps, body, save_every=recipe.save_every, memory=patience)
+    if patience is not None:
+        patience.take_best(learner)
     return learner
+
+
+def _scales(mix: Mix) -> Scales | None:
+    if not mix.grade_counts and Said.TIED_PAIRS.words not in mix.counts:
+        return None
+    return Scales(mix.tie_share, mix.grade_counts)
+
+
+def _clearest_first(items: Sequence[JudgedTokens]) -> list[int]:
+    return sorted(range(len(items)), key=lambda i: -items[i].clearness)
+
+
+def length_worth(items: Sequence[JudgedTokens]) -> float:
+    """What a unit of log length is worth by itself, in log-odds: the best reward model that sees lengths alone.
+
+    Found by the judgements' own losses. Those without an order, and ratings by squared error, have no say.
+    """
+    compared = [item for item in items if item.said not in (Said.GRADE, Said.RATING)]
+    if not compared:
+        return 0.0
+    batch, loss = judged_batch(compared, 1.0), JudgementLoss()
+    length_B = batch.offset_B.double()
+    worth = torch.zeros((), dtype=torch.float64, requires_grad=True)
+    tie = torch.tensor(0.0, dtype=torch.float64, requires_grad=True)
+    plain = dataclasses.replace(batch, offset_B=torch.zeros_like(length_B), weight_P=batch.weight_P.double())
+    optimiser = torch.optim.LBFGS([worth, tie], max_iter=100, line_search_fn="strong_wolfe")
+
+    def closure() -> torch.Tensor:
+        optimiser.zero_grad()
+        found = loss(Outputs(score=worth * length_B, tie=tie), plain)
+        # a little pull to 0, for judgements that length orders without exception
+        mean: torch.Tensor = found.total / max(found.denominator, 1e-9) + 1e-4 * worth**2
+        mean.backward()
+        return mean
+
+    optimiser.step(closure)
+    return float(worth)
+
+
+class _Patience:
+    """Looks at the held-out loss, keeps the best weights, and says when it has not fallen for long enough."""
+
+    def __init__(self, items: Sequence[JudgedTokens], looks: int, kept: Path) -> None:
+        self._items = items
+        self._looks = looks
+        self._kept = kept
+        self._best = math.inf
+        self._since = 0
+
+    def over(self) -> bool:
+        """Whether training ends here."""
+        return self._since >= self._looks
+
+    def look(self, step: int, learner: ModelLearner, loss: JudgementLoss, offset: float) -> float:
+        """The held-out loss now; the weights are kept if it is the least so far."""
+        total = weight = 0.0
+        for start in range(0, len(self._items), 64):
+            batch = judged_batch(self._items[start : start + 64], offset)
+            with torch.no_grad():
+                found = loss(learner.forward(batch, loss.needs), on_device(batch, learner.machine.device))
+            total += float(found.total)
+            weight += found.denominator
+        value = total / weight
+        if value < self._best:
+            self._best, self._since = value, 0
+            aside = self._kept.with_name(self._kept.name + ".writing")
+            shutil.rmtree(aside, ignore_errors=True)
+            aside.mkdir(parents=True)
+            learner.save(aside)
+            shutil.rmtree(self._kept, ignore_errors=True)
+            aside.rename(self._kept)
+        else:
+            self._since += 1
+        if self.over():
+            say(f"reward: the held-out loss has not fallen for {self._looks} looks; it ends at step {step}")
+        return value
+
+    def take_best(self, learner: ModelLearner) -> None:
+        """Give the learner the best weights back."""
+        learner.load(self._kept)
+
+    def state(self) -> dict[str, Any]:
+        """What a checkpoint keeps."""
+        return {"best": self._best if math.isfinite(self._best) else None, "since": self._since}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Take it back."""
+        self._best = math.inf if state["best"] is None else state["best"]
+        self._since = state["since"]
+
+
+def _patience(settings: Reward, held_out: Sequence[Judgement], words: Words, folder: Path) -> _Patience | None:
+    if settings.patience is None:
+        return None
+    items, _ = judged_tokens(held_out, words, settings)
+    if not items:
+        raise RecordError(
+            f"reward.patience {settings.patience} looks at held-out judgements, and none of {len(held_out)} says "
+            "which answer is better: raise data.held_out"
+        )
+    return _Patience(items, settings.patience, folder / "checkpoints" / "reward-best")
 
 
 def evaluate_reward(
@@ -110,7 +205,8 @@ def evaluate_reward(
     A pair counts where the judgement orders it; a thumb counts as one. The interval is over judgements, because
     the pairs of one ranking are not independent.
     """
-    items = judged_tokens(judgements, words)
+    settings = Reward(ties=False, ratings="pairs")  # accuracy is about pairs that somebody has ordered
+    items, _ = judged_tokens(judgements, words, settings)
     if not items:
         return {"pairs": 0}
     outputs = forward(network, judged_batch(items), Needs(score=True), machine=machine, micro_tokens=micro_tokens)
@@ -142,8 +238,8 @@ def _won(gap: float) -> float:
 
 
 def _gaps(item: JudgedTokens, score: Sequence[float]) -> tuple[list[float], list[float]]:
-    if item.ranks == (0,):
-        return [score[0] if item.thumb else -score[0]], []
+    if item.said is Said.THUMB:
+        return [score[0] if item.target[0] else -score[0]], []
     pairs = [(i, j) for i in range(len(score)) for j in range(len(score)) if item.ranks[i] < item.ranks[j]]
     lengths = [len(answer) for answer in item.answers]
     return [score[i] - score[j] for i, j in pairs], [_won(lengths[i] - lengths[j]) for i, j in pairs]

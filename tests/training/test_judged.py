@@ -1,0 +1,163 @@
+"""Which loss each judgement takes, what is left out and why, and the tokens and numbers that come of it."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from plaudit.errors import RecordError
+from plaudit.recipe import Reward, Text
+from plaudit.records import Choice, Comment, Comparison, Judgement, Preferred, Prompt, Ranking, Thumb
+from plaudit.records import Scores as Scored
+from plaudit.testing.tiny import tiny_tokenizer
+from plaudit.text import Words
+from plaudit.training.judged import judged_batch, judged_tokens, said_by
+from plaudit.training.objectives import Said
+
+WORDS = Words(tiny_tokenizer(), Text(), context=64)
+STARS = (1.0, 5.0)
+
+
+def judged(answers, verdict, prompt="q", who=None):
+    return Judgement(prompt=Prompt(text=prompt, id=prompt), answers=tuple(answers), verdict=verdict, annotator=who)
+
+
+def scored(answers, scores, scale=STARS, **others):
+    return judged(answers, Scored(scores=scores, scale=scale), **others)
+
+
+def kinds(judgements, **settings):
+    found, mix = said_by(judgements, Reward(**settings))
+    return [one.said for one in found], mix
+
+
+RANKED = judged(["ab", "c", ""], Ranking(ranks=(2, 1, 3)))
+TIED = judged(["ab", "c", ""], Ranking(ranks=(2, 1, 2)))
+CHOSEN = judged(["a", "b", "c"], Choice(best=2))
+BETTER = judged(["a", "b"], Comparison(preferred=Preferred.SECOND))
+EQUAL = judged(["a", "b"], Comparison(preferred=Preferred.TIE))
+THUMB = judged(["a"], Thumb(up=True))
+RATED = scored(["a", "b"], (2.0, 4.0))
+STAR = scored(["a"], (4.0,))
+
+
+def test_each_judgement_takes_the_loss_that_fits_it():
+    said, mix = kinds([RANKED, CHOSEN, BETTER, THUMB, RATED, STAR])
+    assert said == [Said.PAIRS, Said.CHOICE, Said.PAIRS, Said.THUMB, Said.PAIRS, Said.GRADE]
+    assert mix.describe() == "3 by pairs, 1 by choice of the best, 1 by thumb, 1 by grade"
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"rankings": "whole"}, [Said.WHOLE, Said.CHOICE, Said.PAIRS, Said.PAIRS]),
+        ({"choices": "pairs"}, [Said.PAIRS, Said.BEST_PAIRS, Said.PAIRS, Said.PAIRS]),
+        ({"ratings": "grades"}, [Said.PAIRS, Said.CHOICE, Said.PAIRS, Said.GRADE]),
+        ({"ratings": "squared"}, [Said.PAIRS, Said.CHOICE, Said.PAIRS, Said.RATING]),
+    ],
+)
+def test_settings_choose_where_there_are_two(settings, said):
+    assert kinds([RANKED, CHOSEN, BETTER, RATED], **settings)[0] == said
+
+
+def test_one_tie_makes_all_pairs_pairs_with_ties():
+    said, mix = kinds([TIED, CHOSEN, BETTER, EQUAL])
+    assert said == [Said.TIED_PAIRS, Said.CHOICE, Said.TIED_PAIRS, Said.TIED_PAIRS]
+    assert mix.tie_share == 2 / 5  # of three pairs one, of one none, of one one
+    # those who were not chosen are not said to be equal
+    assert kinds([TIED, CHOSEN], choices="pairs")[0] == [Said.TIED_PAIRS, Said.BEST_PAIRS]
+
+
+def test_without_ties_it_is_the_plain_pairwise_loss():
+    assert kinds([RANKED, BETTER]) == kinds([RANKED, BETTER], ties=False)
+    said, mix = kinds([TIED, EQUAL, BETTER], ties=False)
+    assert said == [Said.PAIRS, Said.PAIRS]
+    assert mix.left_out == {"a full tie": 1}
+
+
+def test_where_nothing_is_ordered_ties_alone_teach_nothing():
+    assert kinds([EQUAL, EQUAL])[0] == []
+    assert kinds([EQUAL, THUMB])[0] == [Said.THUMB]
+
+
+def test_what_is_left_out_says_why():
+    said, mix = kinds(
+        [
+            judged(["a"], Comment(text="hm")),
+            judged(["a"], Ranking(ranks=(1,))),
+            judged(["a", "a"], Comparison(preferred=Preferred.FIRST)),
+            judged(["a", "b", "a"], Choice(best=0)),
+            judged(["a", "b"], Ranking(ranks=(1, 1))),
+            scored(["a"], (3.0,), scale=None),
+        ],
+        ratings="pairs",
+        rankings="whole",
+    )
+    assert said == []
+    assert mix.left_out == {
+        "a comment": 1,
+        "one answer alone": 2,
+        "the same answer at two ranks": 2,
+        "a full tie": 1,
+    }
+    assert mix.describe().startswith("none; 1 left out: a comment; 2 left out: one answer alone")
+
+
+def test_the_same_answer_twice_at_one_rank_is_no_contradiction():
+    assert kinds([judged(["a", "b", "a"], Ranking(ranks=(2, 1, 2)))])[0] == [Said.TIED_PAIRS]
+
+
+def test_scores_without_a_scale_keep_their_order_only():
+    bare = scored(["a", "b"], (2.0, 4.0), scale=None)
+    assert kinds([bare])[0] == [Said.PAIRS]
+    with pytest.raises(RecordError, match=r"prompt q: its scores \[2.0, 4.0\] have no scale, .* `scale: \[1, 5\]`"):
+        kinds([bare], ratings="squared")
+    with pytest.raises(RecordError, match=r"prompt q: its scores \[4.0\] have no scale"):
+        kinds([scored(["a"], (4.0,), scale=None)])
+
+
+def test_grades_and_ratings_by_hand():
+    judgements = [scored(["a", "b"], (1.0, 3.0)), scored(["c", "d"], (5.0, 3.0), prompt="r")]
+    found, mix = said_by(judgements, Reward(ratings="grades", grades=3))
+    assert [one.target for one in found] == [(0.0, 1.0), (2.0, 1.0)]
+    assert mix.grade_counts == (1, 2, 1)
+    found, _ = said_by(judgements, Reward(ratings="squared"))
+    # on the scale from 0 to 1 they are 0, 1/2, 1, 1/2: mean 1/2, standard deviation sqrt(1/8)
+    assert [value for one in found for value in one.target] == pytest.approx([-math.sqrt(2), 0, math.sqrt(2), 0])
+    assert [one.ranks for one in found] == [(2, 1), (1, 2)]  # for the accuracy
+
+
+def test_lone_scores_of_one_prompt_are_put_together():
+    lone = [
+        scored(["a"], (2.0,), who="ann"),
+        scored(["b"], (4.0,), prompt="other", who="ann"),
+        scored(["c"], (5.0,), who="ann"),
+        scored(["d"], (1.0,), who="bob"),
+    ]
+    found, _ = said_by(lone, Reward())
+    assert [(one.judgement.answers, one.said) for one in found] == [
+        (("a", "c"), Said.PAIRS),
+        (("b",), Said.GRADE),
+        (("d",), Said.GRADE),
+    ]
+    assert found[0].ranks == (2, 1)
+
+
+def test_tokens_and_numbers():
+    strong = judged(["a", "b"], Comparison(preferred=Preferred.FIRST, strength=2.0, sure=0.75), who="ann")
+    settings = Reward(margin=0.5, label_smoothing=0.1, annotators={"ann": 0.25})
+    items, _ = judged_tokens([TIED, strong, THUMB], WORDS, settings)
+    assert items[0].answers == ((3, 4, 2), (5, 2), (2,))  # an end token behind each, behind the empty one too
+    assert items[0].prompt == (1, 19)
+    batch = judged_batch(items, offset=0.5)
+    assert batch.tree.answer_lengths == ((3, 2, 1), (2, 2), (2,))
+    assert batch.tree.names == ("q", "q", "q")
+    assert batch.said_P.tolist() == [Said.TIED_PAIRS, Said.TIED_PAIRS, Said.THUMB]
+    assert batch.rank_B.tolist() == [2, 1, 2, 1, 2, 0]
+    assert batch.target_B.tolist() == [0, 0, 0, 0, 0, 1]
+    assert batch.weight_P.tolist() == [1.0, 0.25, 1.0]
+    assert batch.margin_P.tolist() == [0.0, 1.0, 0.0]
+    assert batch.sure_P.tolist() == pytest.approx([0.9, 0.75 * 0.9 + 0.25 * 0.1, 0.9])
+    lengths = [3, 2, 1, 2, 2, 2]
+    assert batch.offset_B.tolist() == pytest.approx([0.5 * math.log(n) for n in lengths])
