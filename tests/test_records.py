@@ -55,13 +55,14 @@ def judgements(draw: Any) -> Judgement:
         st.just(Ranking(ranks=tuple(rank - min(ranks) + 1 for rank in ranks))),
         st.builds(Choice, best=st.integers(0, k - 1)),
         st.lists(st.floats(-1e30, 1e30), min_size=k, max_size=k).map(lambda s: Scores(scores=tuple(s))),
+        st.lists(st.floats(1, 5), min_size=k, max_size=k).map(lambda s: Scores(scores=tuple(s), scale=(1.0, 5.0))),
         st.builds(Comment, text=words),
     ]
     if k == 1:
         verdicts.append(st.builds(Thumb, up=st.booleans()))
     if k == 2:
-        strength = st.none() | st.floats(0, 9)
-        verdicts.append(st.builds(Comparison, preferred=st.sampled_from(Preferred), strength=strength))
+        strength, sure = st.none() | st.floats(0, 9), st.none() | st.floats(0.5, 1)
+        verdicts.append(st.builds(Comparison, preferred=st.sampled_from(Preferred), strength=strength, sure=sure))
     return Judgement(
         prompt=draw(prompts),
         answers=tuple(answers),
@@ -130,6 +131,20 @@ def test_a_wrong_prompt_says_what_is_wrong(value: dict[str, Any], says: str):
 def test_a_verdict_must_fit_its_answers(answers: tuple[str, ...], verdict: Verdict, says: str):
     with pytest.raises(ValidationError, match=says):
         Judgement(prompt=Prompt(text="p"), answers=answers, verdict=verdict)
+
+
+@pytest.mark.parametrize(
+    ("scale", "says"),
+    [
+        ((5.0, 1.0), r"scale must rise from the lowest to the highest score, found \[5.0, 1.0\]"),
+        ((1.0, 1.0), "scale must rise"),
+        ((1.0, 5.0), "the score 6 is not on the scale from 1 to 5"),
+        ((7.0, 9.0), "the score 2 is not on the scale from 7 to 9"),
+    ],
+)
+def test_a_score_lies_on_its_scale(scale: tuple[float, float], says: str):
+    with pytest.raises(ValidationError, match=says):
+        Scores(scores=(2.0, 6.0), scale=scale)
 
 
 def test_the_shown_order_must_name_every_answer_once():

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from plaudit.errors import RecordError
 from plaudit.reading import held_out, load
 from plaudit.recipe import Source
-from plaudit.records import Demonstration, Document, Judgement, Prompt, Thumb
+from plaudit.records import Demonstration, Document, Judgement, Prompt, Scores, Thumb
 
 Write = Callable[..., Path]
 
@@ -143,6 +143,18 @@ def test_settings_that_make_no_sense(write: Write, settings: dict[str, Any], say
     source = Source(path=str(write("a.jsonl", [{"text": "a"}])), **settings)
     with pytest.raises(RecordError, match=says):
         load([source], "documents", seed=0)
+
+
+def test_scores_get_the_scale_of_their_file(write: Write):
+    rows = [{"prompt": "p", "answer": "a", "score": 2}, {"prompt": "q", "answer": "b", "score": 5}]
+    path = str(write("rated.jsonl", rows))
+    rated = load([Source(path=path, scale=(1, 5))], "judgements", seed=0)
+    assert [one.verdict for one in rated] == [Scores(scores=(s,), scale=(1.0, 5.0)) for s in (2.0, 5.0)]
+    with pytest.raises(RecordError, match=r":2: .*the score 5 is not on the scale from 1 to 4"):
+        load([Source(path=path, scale=(1, 4))], "judgements", seed=0)
+    thumbs = str(write("thumbs.jsonl", [{"prompt": "p", "completion": "a", "label": True}]))
+    with pytest.raises(RecordError, match="row: `scale` is for scores, but the row has none"):
+        load([Source(path=thumbs, scale=(1, 5))], "judgements", seed=0)
 
 
 def test_nothing_to_read(write: Write):

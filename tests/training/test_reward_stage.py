@@ -4,20 +4,25 @@ from __future__ import annotations
 
 import json
 import math
+import random
 
 import pytest
 import torch
 
-from plaudit.batch import Outputs
+from plaudit.batch import Needs, Outputs
 from plaudit.errors import RecordError
+from plaudit.losses import tie_loss
 from plaudit.models.load import Machine
 from plaudit.models.network import RewardNetwork
 from plaudit.recipe import Recipe, Reward, Text
-from plaudit.records import Comment, Comparison, Judgement, Preferred, Prompt, Ranking, Thumb
+from plaudit.records import Choice, Comment, Comparison, Judgement, Preferred, Prompt, Ranking, Thumb
+from plaudit.records import Scores as JudgedScores
 from plaudit.runs import Run
 from plaudit.testing.tiny import tiny_model, tiny_tokenizer
 from plaudit.text import Words
-from plaudit.training.reward_stage import evaluate_reward, train_reward
+from plaudit.training.judged import judged_batch, judged_tokens
+from plaudit.training.objectives import JudgementLoss
+from plaudit.training.reward_stage import evaluate_reward, length_worth, train_reward
 
 CPU = Machine(device=torch.device("cpu"), bf16=False)
 WORDS = Words(tiny_tokenizer(), Text(), context=64)
@@ -129,14 +134,14 @@ def people(first, count):
     return judgements
 
 
-def train(folder, judgements, **changes):
+def train(folder, judgements, held_out=(), seed=0, **changes):
     given = {"minibatch": 8, "epochs": 4, "optimiser": {"learning_rate": 5e-3, "warmup": 0}, **changes}
     settings = Reward.model_validate(given)
-    recipe = Recipe.model_validate({"world": {}, "save_every": 3})
+    recipe = Recipe.model_validate({"world": {}, "save_every": 3, "seed": seed})
     network = RewardNetwork(tiny_model(reward=True), dropout=settings.dropout)
     run = Run(folder, recipe)
     try:
-        train_reward(run, network, WORDS, judgements, settings, recipe, CPU)
+        train_reward(run, network, WORDS, judgements, settings, recipe, CPU, held_out)
     finally:
         run.close()
     return network
@@ -156,21 +161,165 @@ def test_it_learns_what_people_like(tmp_path):
     assert {"reward/accuracy", "reward/gradient_norm/reward"} < metrics[0].keys()
 
 
-def test_interrupted_it_ends_with_the_same_bits_dropout_too(tmp_path, monkeypatch):
-    judgements = people(0, 24)
-    straight = train(tmp_path / "straight", judgements, dropout=0.2)
-    steps = iter(range(99))
-    log = Run.log
+KINDS = (
+    Ranking(ranks=(1, 3, 2, 3)),
+    Ranking(ranks=(1, 1, 2, 2)),
+    Ranking(ranks=(1, 1)),
+    Choice(best=0),
+    Comparison(preferred=Preferred.FIRST, strength=2.0, sure=0.7),
+    Comparison(preferred=Preferred.TIE),
+    JudgedScores(scores=(1.0, 5.0, 3.0), scale=(1.0, 5.0)),
+    JudgedScores(scores=(4.0,), scale=(1.0, 5.0)),
+    Thumb(up=True),
+    Thumb(up=False),
+)
+
+
+def mixed(draw):
+    """Judgements of every kind about random answers, empty ones too."""
+    judgements = [judged(["ae", "b"], KINDS[4])]  # the others may all be ties
+    for n in range(draw.randint(3, 12)):
+        verdict = draw.choice(KINDS)
+        count = {"ranking": len(getattr(verdict, "ranks", ())), "scores": len(getattr(verdict, "scores", ()))}
+        k = count.get(verdict.kind) or {"choice": draw.randint(1, 5), "comparison": 2, "thumb": 1}[verdict.kind]
+        answers = ["".join(draw.choices("abcxyz ", k=draw.randint(0, 9))) for _ in range(k)]
+        judgements.append(judged(answers, verdict, f"q {n}"))
+    return judgements
+
+
+def test_a_hundred_random_mixes_train_without_a_nan(tmp_path):
+    draw = random.Random(0)
+    for n in range(100):
+        judgements = mixed(draw)
+        changes = {
+            "rankings": draw.choice(["pairs", "whole"]),
+            "choices": draw.choice(["softmax", "pairs"]),
+            "ratings": draw.choice(["auto", "grades", "squared"]),
+            "ties": draw.random() < 0.7,
+            "label_smoothing": draw.choice([0.0, 0.1]),
+            "margin": draw.choice([0.0, 1.0]),
+            "centring": draw.choice([0.0, 0.01]),
+            "length_debias": draw.random() < 0.3,
+            "curriculum": draw.random() < 0.3,
+            "grades": draw.choice([2, 5]),
+        }
+        network = train(tmp_path / str(n), judgements, minibatch=4, epochs=2, seed=n, **changes)
+        assert all(torch.isfinite(p).all() for p in network.parameters())
+        for line in (tmp_path / str(n) / "metrics.jsonl").read_text().splitlines():
+            assert all(math.isfinite(v) for v in json.loads(line).values() if isinstance(v, float))
+
+
+def star(n):
+    """How people with cuts at 1 and 3 grade an answer with n times an `e`."""
+    return 1.0 + 2.0 * ((n > 1) + (n > 3))
+
+
+def test_it_learns_from_grades_where_each_begins(tmp_path):
+    answers = [f"{'e' * (n % 6)}{'xyz'[n % 3]}" for n in range(60)]
+    rated = [
+        judged([a], JudgedScores(scores=(star(a.count("e")),), scale=(1.0, 5.0)), f"q {n}")
+        for n, a in enumerate(answers)
+    ]
+    network = train(tmp_path, rated, grades=3, epochs=12)
+    batch = judged_batch(judged_tokens(rated, WORDS, Reward(grades=3))[0])
+    score_B = network.outputs(batch.tree, Needs(score=True)).score_B
+    grade_B = (score_B[:, None] > network.scales.cut_C()).sum(1)
+    assert float((grade_B == batch.target_B).float().mean()) > 0.95
+
+
+def test_it_learns_how_frequent_ties_are(tmp_path):
+    # of equal answers half are called equal, the others are even: e^tie is 2
+    said = ((1, 1), (1, 2), (1, 1), (2, 1))
+    equal = [judged(["x", "y"], Ranking(ranks=said[n % 4]), f"q {n}") for n in range(40)]
+    clear = [judged(["eee", "x"], Ranking(ranks=(1, 2)), f"c {n}") for n in range(40)]
+    network = train(tmp_path, [*equal, *clear], epochs=8)
+    outputs = network.outputs(
+        judged_batch(judged_tokens([*equal, *clear], WORDS, Reward())[0]).tree, Needs(score=True, scales=True)
+    )
+    gap = float((outputs.score_B[80] - outputs.score_B[81]).detach())
+    assert gap > 3
+    tied = -tie_loss(torch.zeros(1), torch.zeros(1), outputs.tie_parameter)
+    assert 0.3 < float(tied.exp().detach()) < 0.7
+
+
+def test_patience_ends_it_and_keeps_the_best(tmp_path, capsys):
+    judgements, held_out = people(0, 24), people(40, 16)
+    network = train(tmp_path, judgements, held_out, patience=2, look_every=3, epochs=99)
+    metrics = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    looks = [row["reward/held_out_loss"] for row in metrics if "reward/held_out_loss" in row]
+    assert len(metrics) < 99 * 24 // 8
+    assert len(looks) == looks.index(min(looks)) + 3
+    assert "the held-out loss has not fallen for 2 looks" in capsys.readouterr().err
+    batch, loss = judged_batch(judged_tokens(held_out, WORDS, Reward())[0]), JudgementLoss()
+    found = loss(network.outputs(batch.tree, loss.needs), batch)
+    assert float(found.total.detach()) / found.denominator == pytest.approx(min(looks), abs=1e-4)
+    with pytest.raises(RecordError, match=r"reward\.patience 2 looks at held-out judgements, and none of 0"):
+        train(tmp_path / "other", judgements, patience=2)
+
+
+def test_interrupted_patience_ends_with_the_same_bits(tmp_path, monkeypatch):
+    judgements, held_out = people(0, 24), people(40, 16)
+    given = {"patience": 2, "look_every": 3, "epochs": 99}
+    straight = train(tmp_path / "straight", judgements, held_out, **given)
+    cut_at(monkeypatch, 10)
+    with pytest.raises(RuntimeError, match="power cut"):
+        train(tmp_path / "cut", judgements, held_out, **given)
+    monkeypatch.undo()
+    again = train(tmp_path / "cut", judgements, held_out, **given)
+    assert all(torch.equal(one, two) for one, two in zip(straight.parameters(), again.parameters(), strict=True))
+
+
+def test_a_curriculum_begins_with_what_is_clear(tmp_path):
+    far = [judged(["ee", "x"], Comparison(preferred=Preferred.FIRST, strength=n / 9), f"q {n}") for n in range(16)]
+    runs = {}
+    for name, on in (("on", True), ("off", False)):
+        train(tmp_path / name, far, margin=9.0, curriculum=on, epochs=1, minibatch=4, optimiser={"learning_rate": 1e-9})
+        lines = (tmp_path / name / "metrics.jsonl").read_text().splitlines()
+        runs[name] = [json.loads(line)["reward/loss"] for line in lines]
+    assert runs["on"] == sorted(runs["on"], reverse=True)  # nothing is learned: the loss is the margin's
+    assert runs["off"] != sorted(runs["off"], reverse=True)
+
+
+def test_what_length_explains_the_reward_need_not_say(tmp_path):
+    # longer wins in 3 of 4, and an `e` decides it in all: the reward shall know the `e`
+    judgements = []
+    for n in range(64):
+        long, short = ("e" if n % 4 else "x") + "xyxyxyxy", ("x" if n % 4 else "e") + "y"
+        judgements.append(judged([long, short], Ranking(ranks=(1, 2) if n % 4 else (2, 1)), f"q {n}"))
+    items, _ = judged_tokens(judgements, WORDS, Reward())
+    # gap of log lengths: 10 tokens against 3, end token and all; log-odds 3
+    assert length_worth(items) == pytest.approx(math.log(3) / math.log(10 / 3), abs=0.02)
+    plain, debiased = (
+        train(tmp_path / str(on), judgements, length_debias=on, epochs=3, optimiser={"learning_rate": 2e-3})
+        for on in (False, True)
+    )
+    longer = [judged(["zyzyzyzy", "zy"], Ranking(ranks=(1, 2)), f"p {n}") for n in range(4)]
+    tree = judged_batch(judged_tokens(longer, WORDS, Reward())[0]).tree
+    gaps = [
+        float(-n.outputs(tree, Needs(score=True)).score_B.detach().view(-1, 2).diff().mean()) for n in (plain, debiased)
+    ]
+    assert gaps[1] < gaps[0]
+
+
+def cut_at(monkeypatch, step):
+    """The run falls over when this step would be logged."""
+    steps, log = iter(range(99)), Run.log
 
     def falls(self, *args, **kwargs):
-        if next(steps) == 5:
+        if next(steps) == step:
             raise RuntimeError("power cut")
         log(self, *args, **kwargs)
 
     monkeypatch.setattr(Run, "log", falls)
+
+
+def test_interrupted_it_ends_with_the_same_bits_dropout_too(tmp_path, monkeypatch):
+    judgements = people(0, 24)
+    straight = train(tmp_path / "straight", judgements, dropout=0.2)
+    cut_at(monkeypatch, 5)
     with pytest.raises(RuntimeError, match="power cut"):
         train(tmp_path / "cut", judgements, dropout=0.2)
-    monkeypatch.setattr(Run, "log", log)
+    monkeypatch.undo()
     torch.manual_seed(99)  # nobody else's draws matter
     again = train(tmp_path / "cut", judgements, dropout=0.2)
     for one, two in zip(straight.parameters(), again.parameters(), strict=True):

@@ -130,7 +130,7 @@ def length_worth(items: Sequence[JudgedTokens]) -> float:
         return mean
 
     optimiser.step(closure)
-    return float(worth)
+    return float(worth.detach())
 
 
 class _Patience:
