@@ -112,7 +112,7 @@ def trained(recipe: Recipe, trunk: str, judgements: Sequence[Judgement], folder:
     machine = choose_machine(recipe.device, recipe.precision, recipe.threads)
     seed = derive(recipe.seed, "head")
     model = new_reward(trunk, machine, seed=seed, random=settings.start == "random")
-    words = Words(load_tokenizer(recipe.model.tokenizer or trunk), recipe.text, context=context_of(model))
+    words = Words(load_tokenizer(recipe.model.tokenizer or trunk), recipe.text, context=context_of(model.config))
     model = adapted(model, recipe.model.adapter, seed=seed, task="SEQ_CLS")
     network = RewardNetwork(model, dropout=settings.dropout)
     run = Run(folder, recipe)

@@ -116,6 +116,21 @@ class TokenTree:
             pieces.extend(torch.arange(prompt, prompt + length) for length in answers)
         return torch.cat(pieces).to(self.token_N.device)
 
+    def rows(self) -> tuple[Tensor, Tensor]:
+        """int64 [B, T], bool [B, T]: each answer behind a copy of its prompt, as places in the row; which are answer.
+
+        -1 is padding, on the right.
+        """
+        starts, answer_starts = self.prompt_starts(), self.answer_starts()
+        places, answers = [], []
+        for b, p in enumerate(self.prompt_of_answers()):
+            prompt = torch.arange(starts[p], starts[p] + self.prompt_lengths[p])
+            places.append(torch.cat([prompt, torch.arange(answer_starts[b], answer_starts[b] + self.lengths[b])]))
+            answers.append(torch.arange(len(places[-1])) >= len(prompt))
+        place_BT = torch.nn.utils.rnn.pad_sequence(places, batch_first=True, padding_value=-1)
+        answer_BT = torch.nn.utils.rnn.pad_sequence(answers, batch_first=True, padding_value=False)
+        return place_BT.to(self.token_N.device), answer_BT.to(self.token_N.device)
+
     def to(self, device: torch.device) -> TokenTree:
         """The same tree on a device."""
         return dataclasses.replace(self, token_N=self.token_N.to(device))

@@ -27,9 +27,11 @@ from plaudit.models.load import (
     adapted,
     check_reward_model,
     choose_machine,
+    context_of,
     load_language,
     load_reward,
     load_tokenizer,
+    new_lstm_reward,
     new_reward,
     save_model,
 )
@@ -338,7 +340,7 @@ class _Road:
         """What the reward model starts from."""
         settings = self.recipe.reward
         assert settings is not None
-        own = {"sft": self.tuned(), "model": self.start(), "random": self.start()}
+        own = {"sft": self.tuned(), "model": self.start(), "random": self.start(), "lstm": self.start()}
         return own.get(settings.start, settings.start)
 
     def _reward(self) -> None:
@@ -349,20 +351,28 @@ class _Road:
             train, held = self._judgements()
             words = self.words(trunk)
             seed = derive(self.recipe.seed, "head")
-            model = new_reward(
-                trunk,
-                self.machine,
-                seed=seed,
-                random=settings.start == "random",
-                checkpointing=self.recipe.model.checkpointing,
-            )
-            model = adapted(model, self.recipe.model.adapter, seed=seed, task="SEQ_CLS")
+            model = self._new_reward(trunk, words, seed)
             network = RewardNetwork(model, dropout=settings.dropout)
             train_reward(self.run, network, words, train, settings, self.recipe, self.machine, held)
             found = evaluate_reward(network, words, held, self.machine, self.recipe.micro_tokens)
             gain, bias = self._normalisation(network, words)
             save_model(model, self.folder / "reward-model", words.tokenizer, reward_gain=gain, reward_bias=bias)
             write_json(self.folder / "reward-model" / "evaluation.json", found)
+
+    def _new_reward(self, trunk: str, words: Words, seed: int) -> Any:
+        """A reward model that has learned nothing yet."""
+        settings = self.recipe.reward
+        assert settings is not None
+        if settings.start == "lstm":
+            return new_lstm_reward(words.tokenizer, self.machine, seed=seed)
+        model = new_reward(
+            trunk,
+            self.machine,
+            seed=seed,
+            random=settings.start == "random",
+            checkpointing=self.recipe.model.checkpointing,
+        )
+        return adapted(model, self.recipe.model.adapter, seed=seed, task="SEQ_CLS")
 
     def _normalisation(self, network: RewardNetwork, words: Words) -> tuple[float, float]:
         """Gain and bias that give the reference's answers mean 0 and, within a prompt, standard deviation 1.
@@ -522,5 +532,4 @@ def _context(model: str) -> int | None:
         config = AutoConfig.from_pretrained(model)
     except (OSError, ValueError) as error:
         raise ModelError(f"cannot load {model!r}: {str(error).splitlines()[0]}") from error
-    limit = getattr(config.get_text_config(), "max_position_embeddings", None)
-    return int(limit) if limit else None
+    return context_of(config)

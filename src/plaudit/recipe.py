@@ -252,7 +252,8 @@ class Reward(Section):
     """Training of the reward model on judgements."""
 
     start: str = "sft"
-    """Trunk to start from: `sft`, `model`, `random`, or a Transformers folder or name."""
+    """Trunk to start from: `sft`, `model`, `random`, `lstm` (from nothing), or the folder or name of a Transformers
+    decoder or encoder, with a tokenizer of its own."""
     epochs: float = Field(default=1.0, gt=0)
     """Times each judgement is seen; rankings over-fit after about two."""
     minibatch: int = Field(default=16, ge=1)

@@ -158,7 +158,7 @@ class Chat:
             model = load_language(str(path), machine)
             beside = recipe.model.tokenizer if str(path) == recipe.model.path else None
             tokenizer = load_tokenizer(beside or str(path))
-            words = Words(tokenizer, recipe.text, context=context_of(model), stop_ids=_stop_ids(model))
+            words = Words(tokenizer, recipe.text, context=context_of(model.config), stop_ids=_stop_ids(model))
             self._samplers.append((ModelSampler(model, words, machine), words))
 
     def answer(self, text: str) -> tuple[str, str]:
@@ -188,7 +188,7 @@ def show_summary(folder: Path) -> None:
 
 
 def _words(path: Path, model: Any) -> Words:
-    return Words(load_tokenizer(str(path)), _text_of(path), context=context_of(model), stop_ids=_stop_ids(model))
+    return Words(load_tokenizer(str(path)), _text_of(path), context=context_of(model.config), stop_ids=_stop_ids(model))
 
 
 def _text_of(model: Path) -> Text:

@@ -47,6 +47,8 @@ class Words:
         self.end_id = int(tokenizer.eos_token_id)
         self.stop_ids = frozenset({self.end_id, *(int(token) for token in stop_ids)})
         self._special = frozenset(tokenizer.all_special_ids)
+        self._two_segments = tokenizer.cls_token_id is not None and tokenizer.sep_token_id == self.end_id
+        """An encoder's prompt keeps the end token, which stands between its two segments."""
         self._anchors = self._find_anchors()
 
     @property
@@ -165,7 +167,9 @@ class Words:
         parts += [template.replace("{prompt}", question) + answer for question, answer in self.text.examples]
         parts.append(template.replace("{prompt}", prompt.plain()))
         ids = self._encode("\n\n".join(parts), special=True)
-        return ids[:-1] if len(ids) > 1 and ids[-1] == self.end_id else ids  # some tokenizers end every text
+        if self._two_segments or len(ids) < 2 or ids[-1] != self.end_id:
+            return ids
+        return ids[:-1]  # some tokenizers end every text
 
     def _encode(self, text: str, *, special: bool) -> tuple[int, ...]:
         return tuple(self.tokenizer.encode(text, add_special_tokens=special))

@@ -239,8 +239,8 @@ def test_weights_come_from_the_folder_or_from_the_seed(tmp_path):
     assert not torch.equal(first, other)
     assert not torch.equal(first, own.lm_head.weight)
     assert torch.equal(torch.get_rng_state(), state)  # nobody else's draws move
-    assert context_of(own) == 64
-    assert context_of(tiny_model("bloom")) is None
+    assert context_of(own.config) == 64
+    assert context_of(tiny_model("bloom").config) is None
 
 
 def test_a_new_reward_model_has_the_trunk_and_a_head_of_its_seed(tmp_path):
@@ -276,7 +276,7 @@ def test_what_cannot_be_loaded_says_why(tmp_path):
         load_reward(str(tmp_path / "language"), CPU)
     config = tmp_path / "language" / "config.json"
     config.write_text(json.dumps({**json.loads(config.read_text()), "num_labels": 1}))
-    with pytest.raises(ModelError, match="has no trained score head: its scores would be random"):
+    with pytest.raises(ModelError, match="has no trained score head, or not all of it: its scores would be random"):
         load_reward(str(tmp_path / "language"), CPU)
     (tmp_path / "language" / "model.safetensors").write_bytes(b"torn")
     with pytest.raises(ModelError, match=r"cannot load .*language'"):

@@ -21,7 +21,8 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceC
 from transformers.utils import logging as transformers_logging
 
 from plaudit.errors import ModelError
-from plaudit.models.network import new_head
+from plaudit.models.lstm import LstmConfig, LstmForSequenceClassification
+from plaudit.models.network import head_of, new_head
 from plaudit.models.packed import bare
 from plaudit.recipe import Adapter
 from plaudit.runs.folder import reporting_full_disk
@@ -35,6 +36,7 @@ __all__ = [
     "load_language",
     "load_reward",
     "load_tokenizer",
+    "new_lstm_reward",
     "new_reward",
     "save_model",
 ]
@@ -117,6 +119,8 @@ def load_tokenizer(path: str) -> Any:
     """
     with _loading(path):
         tokenizer = AutoTokenizer.from_pretrained(path)
+    if tokenizer.eos_token_id is None and tokenizer.sep_token_id is not None:  # an encoder's: [CLS] text [SEP]
+        tokenizer.eos_token, tokenizer.bos_token = tokenizer.sep_token, tokenizer.bos_token or tokenizer.cls_token
     if tokenizer.eos_token_id is None:
         raise ModelError(f"the tokenizer of {path!r} has no end-of-text token: set eos_token in its folder")
     return tokenizer
@@ -167,14 +171,21 @@ def load_reward(path: str, machine: Machine, *, checkpointing: bool = False) -> 
         model, info = AutoModelForSequenceClassification.from_pretrained(
             path, dtype=torch.float32, output_loading_info=True
         )
-    if any("score" in name for name in info["missing_keys"]):
-        raise ModelError(f"{path!r} has no trained score head: its scores would be random")
+    if info["missing_keys"]:
+        raise ModelError(
+            f"{path!r} has no trained score head, or not all of it: its scores would be random "
+            f"({', '.join(sorted(info['missing_keys'])[:3])} missing)"
+        )
     gain, bias = float(getattr(config, "reward_gain", 1.0)), float(getattr(config, "reward_bias", 0.0))
     return _ready(model, machine, checkpointing), gain, bias
 
 
 def new_reward(path: str, machine: Machine, *, seed: int, random: bool = False, checkpointing: bool = False) -> Any:
     """A sequence classifier with a fresh head, on a pretrained trunk or on one drawn at random.
+
+    The trunk may be a decoder, whose head reads the last token, or an encoder (a masked language model), whose head
+    reads what the model itself pools. Where a decoder's folder lacks weights that is an error; an encoder's pooler,
+    which masked language models do not have, is drawn anew.
 
     Raises:
         ModelError: there is no such model, or its kind has no sequence classifier.
@@ -188,11 +199,32 @@ def new_reward(path: str, machine: Machine, *, seed: int, random: bool = False, 
             model, info = AutoModelForSequenceClassification.from_pretrained(
                 path, config=config, dtype=torch.float32, output_loading_info=True
             )
-            _refuse_missing(path, [name for name in info["missing_keys"] if not name.startswith("score.")])
-    if not isinstance(getattr(model, "score", None), nn.Linear):
-        raise ModelError(f"{type(model).__name__} keeps its head elsewhere than in `score`: use a decoder as trunk")
-    head = new_head(model.score.in_features, bias=False, seed=seed)
-    model.score.load_state_dict(head.state_dict())
+            own = (*(f"{name}." for name, _ in model.named_children() if name != model.base_model_prefix),)
+            lacking = [name for name in info["missing_keys"] if not name.startswith(own) and "pooler." not in name]
+            _refuse_missing(path, lacking)
+    return _with_fresh_head(model, machine, seed, checkpointing)
+
+
+def new_lstm_reward(tokenizer: Any, machine: Machine, *, seed: int, hidden: int = 256) -> Any:
+    """An LSTM drawn at random for a tokenizer, with a head for one score.
+
+    Args:
+        tokenizer: gives the vocabulary.
+        machine: where it goes.
+        seed: of its weights.
+        hidden: size D.
+    """
+    ids = {f"{name}_token_id": getattr(tokenizer, f"{name}_token_id") for name in ("bos", "eos", "pad")}
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        config = LstmConfig(vocab_size=len(tokenizer), hidden_size=hidden, num_labels=1, **ids)
+        model = LstmForSequenceClassification(config)
+    return _with_fresh_head(model, machine, seed, checkpointing=False)
+
+
+def _with_fresh_head(model: Any, machine: Machine, seed: int, checkpointing: bool) -> Any:
+    head = head_of(model)
+    head.load_state_dict(new_head(head.in_features, bias=head.bias is not None, seed=seed).state_dict())
     return _ready(model, machine, checkpointing)
 
 
@@ -213,13 +245,22 @@ def adapted(model: Any, adapter: Adapter | None, *, seed: int, task: str = "CAUS
         lora_alpha=adapter.alpha,
         lora_dropout=0.0,
         target_modules=targets,
-        modules_to_save=["score"] if task == "SEQ_CLS" else None,
+        modules_to_save=_above_trunk(model) if task == "SEQ_CLS" else None,
         task_type=TaskType(task),
     )
     with torch.random.fork_rng(), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing", category=FutureWarning)  # PEFT's own
         torch.manual_seed(seed)
         return get_peft_model(model, config)
+
+
+def _above_trunk(model: Any) -> list[str]:
+    """What of a classifier is not its trunk: the head, and what it reads through."""
+    return [
+        name
+        for name, module in model.named_children()
+        if name != model.base_model_prefix and any(True for _ in module.parameters())
+    ]
 
 
 def save_model(model: Any, folder: Path, tokenizer: Any, **config: float) -> None:
@@ -234,7 +275,7 @@ def save_model(model: Any, folder: Path, tokenizer: Any, **config: float) -> Non
     Raises:
         RunError: the disk is full; what was in the folder is still there.
     """
-    if isinstance(getattr(bare(model), "score", None), nn.Module):
+    if isinstance(getattr(bare(model), "score", None), nn.Module):  # an encoder takes its padding from the mask alone
         tokenizer = _with_pad_apart(tokenizer)
         config = {"pad_token_id": tokenizer.pad_token_id, **config}
     aside = folder.with_name(folder.name + ".writing")
@@ -266,10 +307,13 @@ def _with_pad_apart(tokenizer: Any) -> Any:
     return apart
 
 
-def context_of(model: Any) -> int | None:
-    """Tokens that a model reads at most, or None if its config sets no limit."""
-    limit = getattr(model.config.get_text_config(), "max_position_embeddings", None)
-    return int(limit) if limit else None
+def context_of(config: Any) -> int | None:
+    """Tokens that a model of this config reads at most, or None if it sets no limit."""
+    text = config.get_text_config()
+    limit = getattr(text, "max_position_embeddings", None)
+    if not limit:
+        return None
+    return int(limit) - 2 if "roberta" in text.model_type else int(limit)  # RoBERTa counts its places from 2
 
 
 def _config(path: str, **changes: Any) -> Any:

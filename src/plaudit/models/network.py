@@ -12,13 +12,24 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
+from transformers import MODEL_FOR_MASKED_LM_MAPPING
 
 from plaudit.batch import Needs, Outputs, TokenTree
+from plaudit.errors import ModelError
 from plaudit.losses.pointwise import cuts_of
 from plaudit.models.logprobs import logits_of, token_logps
 from plaudit.models.packed import bare, choose_road, hidden_states
 
-__all__ = ["Critic", "LanguageNetwork", "Network", "RewardNetwork", "Scales", "new_head"]
+__all__ = [
+    "Critic",
+    "LanguageNetwork",
+    "Network",
+    "RewardNetwork",
+    "Scales",
+    "head_of",
+    "new_head",
+    "reads_both_ways",
+]
 
 
 def new_head(size: int, *, bias: bool, seed: int) -> nn.Linear:
@@ -160,34 +171,63 @@ class Scales(nn.Module):
         return cuts_of(cast(Tensor, self.free_start_C) + self.STEP * self.free_moved_C)
 
 
-class RewardNetwork(Network):
-    """A Transformers sequence classifier with one label: trunk + linear head without bias.
+def reads_both_ways(model: Any) -> bool:
+    """Whether the model is an encoder, whose every token sees all others, and not a decoder."""
+    config = bare(model).config
+    return type(config) in MODEL_FOR_MASKED_LM_MAPPING and not getattr(config, "is_decoder", False)
 
-    The reward of an answer is `gain * score + bias`, the score read at its last token.
+
+def head_of(model: Any) -> nn.Linear:
+    """The linear layer that gives a sequence classifier's score.
+
+    Raises:
+        ModelError: it is not where such models keep it.
+    """
+    inner = bare(model)
+    for name in ("score", "classifier"):
+        top: Any = getattr(inner, name, None)
+        if hasattr(top, "modules_to_save"):  # an adapter trains a copy of it
+            top = top.modules_to_save["default"]
+        for head in (top, getattr(top, "out_proj", None)):
+            if isinstance(head, nn.Linear):
+                return head
+    raise ModelError(f"{type(inner).__name__} keeps its head in none of score, classifier, classifier.out_proj")
+
+
+class RewardNetwork(Network):
+    """A Transformers sequence classifier with one label.
+
+    Over a decoder: its trunk and a linear head without bias, the score read at the answer's last token. Over an
+    encoder: the classifier as it is, on prompt and answer as its two segments. The reward is `gain * score + bias`.
 
     Args:
         model: the classifier, maybe under an adapter.
-        dropout: share of the trunk's output that is zeroed before the head, in training mode.
+        dropout: share of the head's input that is zeroed in training mode.
     """
 
     def __init__(self, model: Any, *, dropout: float = 0.0) -> None:
         super().__init__()
         self.model = model
         self.dropout = nn.Dropout(dropout)
-        self.packed = choose_road(model)
+        self.encoder = reads_both_ways(model)
+        self.packed = not self.encoder and choose_road(model)
+        if self.encoder:
+            head_of(model).register_forward_pre_hook(lambda head, given: (self.dropout(given[0]), *given[1:]))
         self.scales: Scales | None = None
         """Learned beside the scores while the model is trained; set by the stage, by what was judged."""
 
     @property
     def head(self) -> nn.Linear:
         """D -> 1."""
-        head: nn.Linear = bare(self.model).score
-        return head
+        return head_of(self.model)
 
     def outputs(self, tree: TokenTree, needs: Needs) -> Outputs:
         """The raw score of each answer (gain 1, bias 0)."""
-        hidden_BD = hidden_states(self.model, tree)[tree.last_B()]
-        score_B = self.model_head(self.dropout(hidden_BD)).squeeze(-1).float()
+        if self.encoder:
+            score_B = self._read_whole(tree)
+        else:
+            hidden_BD = hidden_states(self.model, tree)[tree.last_B()]
+            score_B = self.model_head(self.dropout(hidden_BD)).squeeze(-1).float()
         if self.scales is None or not needs.scales:
             return Outputs(score=score_B)
         return Outputs(score=score_B, tie=self.scales.tie(), cut=self.scales.cut_C())
@@ -196,6 +236,15 @@ class RewardNetwork(Network):
         """[B, 1] raw scores of the hidden states at the answers' ends."""
         score: Tensor = self.head(hidden_BD)
         return score
+
+    def _read_whole(self, tree: TokenTree) -> Tensor:
+        """[B] scores of an encoder, which reads every answer with its prompt anew."""
+        place_BT, answer_BT = tree.rows()
+        inputs = {"input_ids": tree.token_N[place_BT.clamp(min=0)], "attention_mask": (place_BT >= 0).long()}
+        if getattr(bare(self.model).config, "type_vocab_size", 0) > 1:
+            inputs["token_type_ids"] = answer_BT.long()
+        score_B1: Tensor = self.model(**inputs).logits
+        return score_B1.squeeze(-1).float()
 
     def groups(self) -> dict[str, list[nn.Parameter]]:
         """`reward`, and `scales` where something is learned beside it."""

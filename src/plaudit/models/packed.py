@@ -232,17 +232,11 @@ def run_packed(model: Any, token_N: Tensor, position_N: Tensor, plan: Plan) -> T
 
 def _rows(model: Any, tree: TokenTree) -> Tensor:
     """Each answer behind a copy of its prompt, padded on the right."""
-    device = tree.token_N.device
-    starts, answer_starts, prompt_of = tree.prompt_starts(), tree.answer_starts(), tree.prompt_of_answers()
-    places, kept = [], []
-    for b, p in enumerate(prompt_of):
-        prompt = torch.arange(starts[p], starts[p] + tree.prompt_lengths[p])
-        places.append(torch.cat([prompt, torch.arange(answer_starts[b], answer_starts[b] + tree.lengths[b])]))
-        # a prompt's states are those of its first copy, or its gradient would count once for each answer
-        first = b == 0 or prompt_of[b - 1] != p
-        kept.append(torch.arange(len(places[-1])) >= (0 if first else len(prompt)))
-    place_BT = nn.utils.rnn.pad_sequence(places, batch_first=True, padding_value=-1).to(device)
-    kept_BT = nn.utils.rnn.pad_sequence(kept, batch_first=True, padding_value=False).to(device)
+    place_BT, answer_BT = tree.rows()
+    prompt_of = tree.prompt_of_answers()
+    first_B = [b == 0 or prompt_of[b - 1] != p for b, p in enumerate(prompt_of)]
+    # a prompt's states are those of its first copy, or its gradient would count once for each answer
+    kept_BT = (place_BT >= 0) & (answer_BT | torch.tensor(first_B, device=place_BT.device)[:, None])
     out = body_of(model)(
         input_ids=tree.token_N[place_BT.clamp(min=0)], attention_mask=(place_BT >= 0).long(), use_cache=False
     )

@@ -57,7 +57,7 @@ class ModelScorer:
             ModelError: there is none, or its head was never trained.
         """
         model, gain, bias = load_reward(str(folder), machine)
-        words = Words(load_tokenizer(str(folder)), text, context=context_of(model))
+        words = Words(load_tokenizer(str(folder)), text, context=context_of(model.config))
         return cls(RewardNetwork(model), words, machine, gain=gain, bias=bias, micro_tokens=micro_tokens)
 
     def score(self, groups: Sequence[Group]) -> Scores:
