@@ -252,8 +252,7 @@ class Reward(Section):
     """Training of the reward model on judgements."""
 
     start: str = "sft"
-    """Trunk to start from: `sft`, `model`, `random`, `lstm` (from nothing), or the folder or name of a Transformers
-    decoder or encoder, with a tokenizer of its own."""
+    """Trunk: `sft`, `model`, `random`, `lstm` (from nothing), or a decoder's or an encoder's folder or name."""
     epochs: float = Field(default=1.0, gt=0)
     """Times each judgement is seen; rankings over-fit after about two."""
     minibatch: int = Field(default=16, ge=1)
