@@ -101,6 +101,40 @@ def test_the_run_folder_holds_what_the_plan_of_the_house_says(done):
     assert len((done / "evaluation.jsonl").read_text(encoding="utf-8").splitlines()) == 6
 
 
+def test_an_ensemble_climbs_its_lower_bound_and_goes_on_after_an_interruption(
+    tiny_road, tmp_path, no_report, monkeypatch, done
+):
+    monkeypatch.setenv("PLAUDIT_CACHE", str(done.parent / "cache"))
+    recipe = changed(tiny_road, reward={"members": 3, "bootstrap": True, "combine": "lower", "caution": 0.5})
+    loop.run(recipe, tmp_path / "straight")
+    made = tmp_path / "straight" / "reward-model"
+    how = json.loads((made / "ensemble.json").read_text(encoding="utf-8"))
+    assert (how["members"], how["combine"]) == (["member-1", "member-2", "member-3"], "lower")
+    assert len(set(bits(made, how["members"]).values())) == 3
+    logged = {(line["stage"], line["step"]) for line in numbers(tmp_path / "straight")}
+    assert {(stage, 0) for stage in ("reward", "reward-2", "reward-3")} < logged
+    policy = [line for line in numbers(tmp_path / "straight") if line["stage"] == "policy"]
+    assert all(line["policy/reward/disagreement"] > 0 for line in policy)
+    found = json.loads((made / "evaluation.json").read_text(encoding="utf-8"))
+    assert {"accuracy", "expected_calibration_error"} < found.keys()
+
+    save = Run.save
+
+    def falls(self, stage, *args, **kwargs):
+        save(self, stage, *args, **kwargs)
+        if stage == "reward-2":
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(Run, "save", falls)
+    with pytest.raises(KeyboardInterrupt):
+        loop.run(recipe, tmp_path / "cut")
+    monkeypatch.setattr(Run, "save", save)
+    loop.run(recipe, tmp_path / "cut")
+    assert bits(tmp_path / "cut" / "reward-model", how["members"]) == bits(made, how["members"])
+    assert bits(tmp_path / "cut", ["policy"]) == bits(tmp_path / "straight", ["policy"])
+    assert sorted(map(str, numbers(tmp_path / "cut"))) == sorted(map(str, numbers(tmp_path / "straight")))
+
+
 def test_the_summary_holds_the_table(done):
     summary = json.loads((done / "summary.json").read_text(encoding="utf-8"))
     assert {

@@ -15,6 +15,7 @@ from plaudit.models.load import choose_machine, save_model
 from plaudit.recipe import Sampling, Text, recipe_from
 from plaudit.records import Prompt
 from plaudit.scorers import ModelScorer
+from plaudit.scorers.ensemble import save_ensemble
 from plaudit.tasks import Chat, sample_file, score_file, show_summary
 from plaudit.testing.tiny import tiny_model, tiny_tokenizer
 
@@ -186,3 +187,23 @@ def test_the_table_is_shown(tmp_path, capsys):
 def test_no_table_no_summary(tmp_path):
     with pytest.raises(RunError, match=r"summary\.json"):
         show_summary(tmp_path)
+
+
+def test_several_reward_models_say_where_they_are_apart(tmp_path):
+    for m in range(2):
+        save_model(tiny_model(reward=True, seed=m), tmp_path / "rm" / f"member-{m}", tiny_tokenizer())
+    how = {"combine": "mean", "caution": 1.0, "reward_gain": 1.0, "reward_bias": 0.0}
+    save_ensemble(tmp_path / "rm", ["member-0", "member-1"], **how)
+    rows = tmp_path / "answers.jsonl"
+    rows.write_text('{"prompt": "why", "output": ["so", "because"]}\n', "utf-8")
+    assert score_file(tmp_path / "rm", rows, tmp_path / "out.jsonl") == 2
+    alone = []
+    for m in range(2):
+        score_file(tmp_path / "rm" / f"member-{m}", rows, tmp_path / "one.jsonl")
+        (line,) = [json.loads(text) for text in (tmp_path / "one.jsonl").read_text("utf-8").splitlines()]
+        assert "disagreement" not in line
+        alone.append(line["scores"])
+    (line,) = [json.loads(text) for text in (tmp_path / "out.jsonl").read_text("utf-8").splitlines()]
+    pairs = list(zip(*alone, strict=True))
+    assert line["scores"] == pytest.approx([(a + b) / 2 for a, b in pairs], abs=1e-5)
+    assert line["disagreement"] == pytest.approx([abs(a - b) / 2 for a, b in pairs], abs=1e-5)

@@ -25,7 +25,7 @@ from plaudit.models.builtin import CONTEXT, frequent_characters, new_model, new_
 from plaudit.models.load import (
     Machine,
     adapted,
-    check_reward_model,
+    change_config,
     choose_machine,
     context_of,
     load_language,
@@ -38,14 +38,15 @@ from plaudit.models.load import (
 from plaudit.models.network import Critic, LanguageNetwork, RewardNetwork, new_head
 from plaudit.models.packed import bare
 from plaudit.reading import held_out, load, write_jsonl
-from plaudit.recipe import Recipe, Source, recipe_from
+from plaudit.recipe import Recipe, Sampling, Source, recipe_from
 from plaudit.records import Group, Judgement, Prompt
 from plaudit.report import write_report
 from plaudit.runs import Run, write_json
 from plaudit.runs.progress import progress, say
 from plaudit.runs.trackers import open_trackers
 from plaudit.sampling import ModelSampler, Request
-from plaudit.scorers import ModelScorer
+from plaudit.scorers import EnsembleScorer, ModelScorer, Scorer, check_reward, load_scorer, member_folders
+from plaudit.scorers.ensemble import save_ensemble
 from plaudit.seeds import derive
 from plaudit.summary import summarise
 from plaudit.text import Words
@@ -159,9 +160,10 @@ class _Road:
         """
         recipe, left = self.recipe, [stage for stage in self._stages() if not self.run.finished(stage)]
         readers = self._readers([self.start()])
-        graders = self._readers([self._trunk()] if "reward" in left else [recipe.reward_model or "builtin"])
         if recipe.reward_model is not None:
-            check_reward_model(recipe.reward_model)
+            check_reward(recipe.reward_model)
+        trained = [str(folder) for folder in member_folders(recipe.reward_model or "builtin")]
+        graders = self._readers([self._trunk()] if "reward" in left else trained)
         if recipe.world is not None:
             return  # there is enough in it, and its texts fit its model
         if "reward" in left:
@@ -350,14 +352,35 @@ class _Road:
         with self.stage("reward", "reward-model", [self._named(trunk), "judgements.jsonl"]):
             train, held = self._judgements()
             words = self.words(trunk)
-            seed = derive(self.recipe.seed, "head")
-            model = self._new_reward(trunk, words, seed)
-            network = RewardNetwork(model, dropout=settings.dropout)
-            train_reward(self.run, network, words, train, settings, self.recipe, self.machine, held)
-            found = evaluate_reward(network, words, held, self.machine, self.recipe.micro_tokens)
-            gain, bias = self._normalisation(network, words)
-            save_model(model, self.folder / "reward-model", words.tokenizer, reward_gain=gain, reward_bias=bias)
-            write_json(self.folder / "reward-model" / "evaluation.json", found)
+            made = self.folder / "reward-model"
+            folders = [made / f"member-{m + 1}" for m in range(settings.members)] if settings.members > 1 else [made]
+            for member, folder in enumerate(folders):
+                if not folder.exists():  # it was made before an interruption
+                    self._train_member(member, folder, trunk, words, train, held)
+            networks = [RewardNetwork(load_reward(str(folder), self.machine)[0]) for folder in folders]
+            found = evaluate_reward(networks, words, held, self.machine, self.recipe.micro_tokens)
+            self._normalise(folders, networks, words)
+            write_json(made / "evaluation.json", found)
+
+    def _train_member(
+        self,
+        member: int,
+        folder: Path,
+        trunk: str,
+        words: Words,
+        train: Sequence[Judgement],
+        held: Sequence[Judgement],
+    ) -> None:
+        """Train one reward model and save it, as it is."""
+        settings = self.recipe.reward
+        assert settings is not None
+        if settings.members > 1:
+            say(f"reward: member {member + 1} of {settings.members}")
+        seed = derive(self.recipe.seed, "head", member) if member else derive(self.recipe.seed, "head")
+        model = self._new_reward(trunk, words, seed)
+        network = RewardNetwork(model, dropout=settings.dropout)
+        train_reward(self.run, network, words, train, settings, self.recipe, self.machine, held, member=member)
+        save_model(model, folder, words.tokenizer, reward_gain=1.0, reward_bias=0.0)
 
     def _new_reward(self, trunk: str, words: Words, seed: int) -> Any:
         """A reward model that has learned nothing yet."""
@@ -374,31 +397,38 @@ class _Road:
         )
         return adapted(model, self.recipe.model.adapter, seed=seed, task="SEQ_CLS")
 
-    def _normalisation(self, network: RewardNetwork, words: Words) -> tuple[float, float]:
-        """Gain and bias that give the reference's answers mean 0 and, within a prompt, standard deviation 1.
+    def _normalise(self, folders: Sequence[Path], networks: Sequence[RewardNetwork], words: Words) -> None:
+        """Note gain and bias that give the reference's answers mean 0 and, within a prompt, standard deviation 1.
 
         Comparisons say nothing about how one prompt's answers stand against another's, so the spread between prompts
         is an accident of training; only the spread within a prompt gives one nat of KL the same price in every run.
+        Of an ensemble, that is done to each member and then to all of them together.
         """
         settings = self.recipe.reward
         assert settings is not None
         has_prompts = self.recipe.world is not None or bool(self.recipe.data.prompts)
-        if not settings.normalise_on or not has_prompts or self.recipe.policy is None:
-            return 1.0, 0.0
-        prompts = self.materials.prompts()[0][: settings.normalise_on]
-        sampling = self.recipe.policy.sampling
-        groups = self._sample("normalise", prompts, self.words(self.tuned()), 2, sampling, self.tuned())
-        scorer = ModelScorer(network, words, self.machine, micro_tokens=self.recipe.micro_tokens)
-        scores = scorer.score(groups)
-        scores.check(groups)
-        spread = math.sqrt(statistics.fmean((first - second) ** 2 / 2 for first, second in scores.value_PG))
-        if spread < 1e-8:
-            raise ModelError("the reward model gives all answers to a prompt one score: it has learned nothing")
-        return 1 / spread, -statistics.fmean(scores.flat()) / spread
+        groups: list[Group] = []
+        if settings.normalise_on and has_prompts and self.recipe.policy is not None:
+            groups = self._reference_groups(settings.normalise_on, self.recipe.policy.sampling)
+        members = []
+        for folder, network in zip(folders, networks, strict=True):
+            scorer = ModelScorer(network, words, self.machine, micro_tokens=self.recipe.micro_tokens)
+            scorer.gain, scorer.bias = _standard(scorer, groups)
+            change_config(folder, reward_gain=scorer.gain, reward_bias=scorer.bias)
+            members.append(scorer)
+        if len(members) > 1:
+            how = {"combine": settings.combine, "caution": settings.caution}
+            gain, bias = _standard(EnsembleScorer(members, combine=settings.combine, caution=settings.caution), groups)
+            save_ensemble(folders[0].parent, [f.name for f in folders], **how, reward_gain=gain, reward_bias=bias)
 
-    def _scorer(self) -> ModelScorer:
+    def _reference_groups(self, count: int, sampling: Sampling) -> list[Group]:
+        """Two answers of the policy's reference to each of some prompts."""
+        prompts = self.materials.prompts()[0][:count]
+        return self._sample("normalise", prompts, self.words(self.tuned()), 2, sampling, self.tuned())
+
+    def _scorer(self) -> Scorer:
         folder = self.recipe.reward_model or self.folder / "reward-model"
-        return ModelScorer.from_folder(folder, self.machine, self.recipe.text, micro_tokens=self.recipe.micro_tokens)
+        return load_scorer(folder, self.machine, self.recipe.text, micro_tokens=self.recipe.micro_tokens)
 
     def _policy(self) -> None:
         settings, recipe = self.recipe.policy, self.recipe
@@ -463,7 +493,7 @@ class _Road:
         size = int(model.config.get_text_config().hidden_size)
         if settings.critic == "shared":
             return Critic(_flat(new_head(size, bias=True, seed=seed)).to(self.machine.device))
-        folder = str(self.recipe.reward_model or self.folder / "reward-model")
+        folder = str(member_folders(self.recipe.reward_model or self.folder / "reward-model")[0])
         if load_tokenizer(folder).get_vocab() == words.tokenizer.get_vocab():
             trunk, gain, bias = load_reward(folder, self.machine, checkpointing=self.recipe.model.checkpointing)
             head = new_head(trunk.score.in_features, bias=True, seed=seed)
@@ -506,6 +536,22 @@ class _Road:
         """A model's name for people: its folder in the run, or what the recipe calls it."""
         here = Path(path)
         return here.name if here.parent == self.folder else path
+
+
+def _standard(scorer: ModelScorer | EnsembleScorer, groups: Sequence[Group]) -> tuple[float, float]:
+    """Gain and bias after which groups of two answers have mean 0 and, within a prompt, standard deviation 1.
+
+    Raises:
+        ModelError: all answers to a prompt have one score.
+    """
+    if not groups:
+        return 1.0, 0.0
+    scores = scorer.score(groups)
+    scores.check(groups)
+    spread = math.sqrt(statistics.fmean((first - second) ** 2 / 2 for first, second in scores.value_PG))
+    if spread < 1e-8:
+        raise ModelError("the reward model gives all answers to a prompt one score: it has learned nothing")
+    return 1 / spread, -statistics.fmean(scores.flat()) / spread
 
 
 def _flat(head: torch.nn.Linear) -> torch.nn.Linear:

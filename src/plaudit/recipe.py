@@ -257,6 +257,14 @@ class Reward(Section):
     """Times each judgement is seen; rankings over-fit after about two."""
     minibatch: int = Field(default=16, ge=1)
     """Judged prompts in one optimiser step."""
+    members: int = Field(default=1, ge=1)
+    """Reward models, from different seeds, that score together."""
+    bootstrap: bool = False
+    """Each member learns from a draw of its own of the judgements, with replacement."""
+    combine: Literal["mean", "minimum", "lower"] = "mean"
+    """How members score together; `lower` is their mean less `caution` standard deviations."""
+    caution: float = Field(default=1.0, ge=0)
+    """Standard deviations between members that `lower` takes off."""
     patience: int | None = Field(default=None, ge=1)
     """Looks at the held-out loss without a better one, after which training ends; the best weights are kept."""
     look_every: int = Field(default=20, ge=1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from plaudit.records import Demonstration, Ended, Judgement, Prompt
 from plaudit.runs import read_json
 from plaudit.runs.progress import progress
 from plaudit.sampling import ModelSampler, Request
-from plaudit.scorers import ModelScorer
+from plaudit.scorers import EnsembleScorer, ModelScorer, load_scorer
 from plaudit.seeds import derive
 from plaudit.summary import rows
 from plaudit.text import Words
@@ -68,8 +69,11 @@ def sample_file(model: Path, prompts: Path, out: Path, *, sampling: Sampling, an
 def score_file(model: Path, answers: Path, out: Path) -> int:
     """Score every answer of a file with a reward model; each line written holds a prompt, its answers, their scores.
 
+    Several reward models together also say how far apart they are about each answer, as `disagreement`: where it is
+    large, a person's judgement teaches most.
+
     Args:
-        model: a reward model's folder.
+        model: the folder of a reward model, or of several.
         answers: demonstrations, judgements, or what `sample_file` wrote, where an answer that was cut is read as such.
         out: where to write.
 
@@ -80,18 +84,19 @@ def score_file(model: Path, answers: Path, out: Path) -> int:
         RecordError: a row holds no answer, with file and line.
         NumberError: a score is not finite; names the prompt.
     """
-    scorer = ModelScorer.from_folder(model, choose_machine(), _text_of(model))
+    scorer = load_scorer(model, choose_machine(), _text_of(model))
     found = _answered(answers)
     lines = []
     with progress("score", len(found)) as advance:
         for start in range(0, len(found), 32):
             part = found[start : start + 32]
-            scores = iter(scorer.score_texts(part))
+            columns = {"scores": scorer.score_texts(part)} if isinstance(scorer, ModelScorer) else _said(scorer, part)
+            values = {name: iter(column) for name, column in columns.items()}
             for prompt, texts in part:
-                given = [round(next(scores), 6) for _ in texts]
-                if not all(map(math.isfinite, given)):
-                    raise NumberError(f"{model} gives the answers to prompt {prompt.id} the scores {given}")
-                lines.append({"prompt": prompt.to_json(), "answers": [text for text, _ in texts], "scores": given})
+                given = {name: [round(next(column), 6) for _ in texts] for name, column in values.items()}
+                if not all(map(math.isfinite, given["scores"])):
+                    raise NumberError(f"{model} gives the answers to prompt {prompt.id} the scores {given['scores']}")
+                lines.append({"prompt": prompt.to_json(), "answers": [text for text, _ in texts], **given})
             advance(len(part))
     _write_lines(out, lines)
     return sum(len(texts) for _, texts in found)
@@ -99,6 +104,11 @@ def score_file(model: Path, answers: Path, out: Path) -> int:
 
 _Answered = tuple[Prompt, tuple[tuple[str, bool], ...]]
 """A prompt and its answers, each with whether it ended by itself."""
+
+
+def _said(scorer: EnsembleScorer, part: Sequence[_Answered]) -> dict[str, list[float]]:
+    by_member = scorer.members_say(part)
+    return {"scores": scorer.together(by_member), "disagreement": scorer.apart(by_member)}
 
 
 def _answered(path: Path) -> list[_Answered]:

@@ -67,7 +67,7 @@ HELD_OUT = [
 
 
 def test_accuracy_by_hand(known):
-    found = evaluate_reward(known, WORDS, HELD_OUT, CPU, 8192)
+    found = evaluate_reward([known], WORDS, HELD_OUT, CPU, 8192)
     assert found["pairs"] == 7
     assert found["judgements"] == 5
     assert found["accuracy"] == pytest.approx((3 + 0 + 0.5 + 1 + 0) / 7)
@@ -80,7 +80,7 @@ def test_accuracy_by_hand(known):
 
 
 def test_calibration_by_hand(known):
-    found = evaluate_reward(known, WORDS, HELD_OUT, CPU, 8192)
+    found = evaluate_reward([known], WORDS, HELD_OUT, CPU, 8192)
     gaps = {
         "z>n": score("z") - score("n"),  # 6
         "z>a": score("z") - score("a"),  # 12.5
@@ -106,12 +106,12 @@ def test_calibration_by_hand(known):
 
 
 def test_numbers_do_not_depend_on_the_split(known):
-    assert evaluate_reward(known, WORDS, HELD_OUT, CPU, 1) == evaluate_reward(known, WORDS, HELD_OUT, CPU, 8192)
+    assert evaluate_reward([known], WORDS, HELD_OUT, CPU, 1) == evaluate_reward([known], WORDS, HELD_OUT, CPU, 8192)
 
 
 def test_without_pairs_there_is_nothing_to_say(known):
-    assert evaluate_reward(known, WORDS, HELD_OUT[-1:], CPU, 99) == {"pairs": 0}
-    only_thumbs = evaluate_reward(known, WORDS, HELD_OUT[4:5], CPU, 99)
+    assert evaluate_reward([known], WORDS, HELD_OUT[-1:], CPU, 99) == {"pairs": 0}
+    only_thumbs = evaluate_reward([known], WORDS, HELD_OUT[4:5], CPU, 99)
     assert only_thumbs["longer_wins"] is None
     assert only_thumbs["accuracy"] == 1.0
     json.dumps(only_thumbs, allow_nan=False)
@@ -149,9 +149,9 @@ def train(folder, judgements, held_out=(), seed=0, **changes):
 
 def test_it_learns_what_people_like(tmp_path):
     held_out = people(40, 30)
-    before = evaluate_reward(RewardNetwork(tiny_model(reward=True)), WORDS, held_out, CPU, 8192)
+    before = evaluate_reward([RewardNetwork(tiny_model(reward=True))], WORDS, held_out, CPU, 8192)
     network = train(tmp_path, people(0, 40))
-    found = evaluate_reward(network, WORDS, held_out, CPU, 8192)
+    found = evaluate_reward([network], WORDS, held_out, CPU, 8192)
     assert before["accuracy"] < 0.7
     assert found["accuracy"] > 0.9
     assert found["interval"][0] > before["accuracy"]

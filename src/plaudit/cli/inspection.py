@@ -146,6 +146,6 @@ def model_in(folder: Path, *names: str) -> Path:
     if not folder.is_dir():
         raise RunError(f"{folder}: no such folder")
     for model in (folder, *(folder / name for name in names)):
-        if (model / "config.json").is_file():
+        if (model / "config.json").is_file() or (model / "ensemble.json").is_file():
             return model
     raise RunError(f"{folder} holds no model: there is no config.json in it, nor in {', '.join(names)} below it")

@@ -30,6 +30,7 @@ from plaudit.runs.folder import reporting_full_disk
 __all__ = [
     "Machine",
     "adapted",
+    "change_config",
     "check_reward_model",
     "choose_machine",
     "context_of",
@@ -286,10 +287,17 @@ def save_model(model: Any, folder: Path, tokenizer: Any, **config: float) -> Non
         merged.save_pretrained(aside)
         tokenizer.save_pretrained(aside)
         if config:
-            path = aside / "config.json"
-            path.write_text(json.dumps({**json.loads(path.read_text("utf-8")), **config}, indent=2), encoding="utf-8")
+            change_config(aside, **config)
     shutil.rmtree(folder, ignore_errors=True)
     aside.rename(folder)
+
+
+def change_config(folder: Path, **values: float | int | None) -> None:
+    """Set further values in a model folder's `config.json`, written aside and renamed."""
+    path = folder / "config.json"
+    aside = path.with_name("config.json.writing")
+    aside.write_text(json.dumps({**json.loads(path.read_text("utf-8")), **values}, indent=2), encoding="utf-8")
+    aside.rename(path)
 
 
 def _with_pad_apart(tokenizer: Any) -> Any:

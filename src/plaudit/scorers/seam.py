@@ -20,7 +20,9 @@ class Scores:
     value_PG: tuple[tuple[float, ...], ...]
     """A number for each answer of each group, higher is better; NaN where it failed."""
     parts: Mapping[str, tuple[tuple[float, ...], ...]] = field(default_factory=dict)
-    """Named components, in the same shape."""
+    """Named components, in the same shape; their means are metrics of the policy stage."""
+    members: tuple[tuple[tuple[float, ...], ...], ...] = ()
+    """Of an ensemble: what each member says, in the same shape."""
     failed: Mapping[tuple[int, int], str] = field(default_factory=dict)
     """(group, answer) -> why it has no score."""
 

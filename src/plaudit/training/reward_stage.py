@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from plaudit.batch import Needs, Outputs
@@ -27,7 +28,7 @@ from plaudit.training.learner import ModelLearner, Part, forward, on_device
 from plaudit.training.objectives import JudgementLoss, Said
 from plaudit.training.stage import minibatch_indices, run_steps
 
-__all__ = ["evaluate_reward", "train_reward"]
+__all__ = ["evaluate_reward", "length_worth", "stage_of", "train_reward"]
 
 
 def train_reward(
@@ -39,6 +40,8 @@ def train_reward(
     recipe: Recipe,
     machine: Machine,
     held_out: Sequence[Judgement] = (),
+    *,
+    member: int = 0,
 ) -> ModelLearner:
     """Train a reward model: every answer is scored once, each judgement by the loss that fits it, each weighing 1.
 
@@ -51,6 +54,7 @@ def train_reward(
         recipe: seed, checkpoints, tokens in one forward pass.
         machine: device and precision.
         held_out: judgements that patience looks at.
+        member: which one of an ensemble; its orders, and its draw of the judgements, are its own.
 
     Returns:
         The learner, whose network is trained.
@@ -69,13 +73,17 @@ def train_reward(
     if network.scales is not None:
         network.scales.to(machine.device)
     learner = ModelLearner(network, settings.optimiser, steps=steps, machine=machine, micro_tokens=recipe.micro_tokens)
-    seed = derive(recipe.seed, "reward")
+    seed = derive(recipe.seed, "reward", member) if member else derive(recipe.seed, "reward")
+    if settings.bootstrap:
+        draws = np.random.Generator(np.random.Philox(key=derive(seed, "bootstrap")))
+        items = [items[i] for i in draws.integers(len(items), size=len(items))]
+    stage = stage_of(member)
     loss = JudgementLoss(centring=settings.centring, apart=len(mix.counts) > 1)
     offset = length_worth(items) if settings.length_debias else 0.0
     if settings.length_debias:
         say(f"reward: twice the length is worth {offset * math.log(2):+.3f} log-odds, which the reward need not say")
     order = _clearest_first(items) if settings.curriculum else None
-    patience = _patience(settings, held_out, words, run.folder)
+    patience = _patience(settings, held_out, words, run.folder / "checkpoints" / f"{stage}-best")
 
     def body(step: int) -> dict[str, float] | None:
         if patience is not None and patience.over():
@@ -90,10 +98,15 @@ def train_reward(
             metrics["held_out_loss"] = patience.look(step + 1, learner, loss, offset)
         return metrics
 
-    run_steps(run, "reward", learner, steps, body, save_every=recipe.save_every, memory=patience)
+    run_steps(run, stage, learner, steps, body, save_every=recipe.save_every, memory=patience)
     if patience is not None:
         patience.take_best(learner)
     return learner
+
+
+def stage_of(member: int) -> str:
+    """The name under which a member's training is logged and kept: `reward`, `reward-2`, `reward-3`."""
+    return f"reward-{member + 1}" if member else "reward"
 
 
 def _scales(mix: Mix) -> Scales | None:
@@ -185,7 +198,7 @@ class _Patience:
         self._since = state["since"]
 
 
-def _patience(settings: Reward, held_out: Sequence[Judgement], words: Words, folder: Path) -> _Patience | None:
+def _patience(settings: Reward, held_out: Sequence[Judgement], words: Words, kept: Path) -> _Patience | None:
     if settings.patience is None:
         return None
     items, _ = judged_tokens(held_out, words, settings)
@@ -194,24 +207,30 @@ def _patience(settings: Reward, held_out: Sequence[Judgement], words: Words, fol
             f"reward.patience {settings.patience} looks at held-out judgements, and none of {len(held_out)} says "
             "which answer is better: raise data.held_out"
         )
-    return _Patience(items, settings.patience, folder / "checkpoints" / "reward-best")
+    return _Patience(items, settings.patience, kept)
 
 
 def evaluate_reward(
-    network: RewardNetwork, words: Words, judgements: Sequence[Judgement], machine: Machine, micro_tokens: int
+    networks: Sequence[RewardNetwork],
+    words: Words,
+    judgements: Sequence[Judgement],
+    machine: Machine,
+    micro_tokens: int,
 ) -> dict[str, Any]:
     """Accuracy on held-out judgements, with its interval, its calibration, and what length alone reaches.
 
     A pair counts where the judgement orders it; a thumb counts as one. The interval is over judgements, because
-    the pairs of one ranking are not independent.
+    the pairs of one ranking are not independent. Several networks together give a pair the mean of their
+    probabilities.
     """
     settings = Reward(ties=False, ratings="pairs")  # accuracy is about pairs that somebody has ordered
     items, _ = judged_tokens(judgements, words, settings)
     if not items:
         return {"pairs": 0}
-    outputs = forward(network, judged_batch(items), Needs(score=True), machine=machine, micro_tokens=micro_tokens)
-    scores = outputs.score_B.tolist()
-    gaps: list[float] = []  # score of the better minus score of the worse
+    batch = judged_batch(items)
+    found = [forward(one, batch, Needs(score=True), machine=machine, micro_tokens=micro_tokens) for one in networks]
+    scores = torch.stack([outputs.score_B for outputs in found], dim=1).tolist()
+    gaps: list[float] = []  # log-odds that the better is better
     longer: list[float] = []
     shares: list[tuple[float, int]] = []
     first = 0
@@ -237,12 +256,23 @@ def _won(gap: float) -> float:
     return 0.5 if gap == 0 else float(gap > 0)
 
 
-def _gaps(item: JudgedTokens, score: Sequence[float]) -> tuple[list[float], list[float]]:
+def _gaps(item: JudgedTokens, score: Sequence[Sequence[float]]) -> tuple[list[float], list[float]]:
+    """Log-odds of each pair of a judgement, and whether the longer one won; `score` is by answer and network."""
     if item.said is Said.THUMB:
-        return [score[0] if item.target[0] else -score[0]], []
+        sign = 1 if item.target[0] else -1
+        return [_mean_log_odds([sign * one for one in score[0]])], []
     pairs = [(i, j) for i in range(len(score)) for j in range(len(score)) if item.ranks[i] < item.ranks[j]]
     lengths = [len(answer) for answer in item.answers]
-    return [score[i] - score[j] for i, j in pairs], [_won(lengths[i] - lengths[j]) for i, j in pairs]
+    gaps = [_mean_log_odds([one - two for one, two in zip(score[i], score[j], strict=True)]) for i, j in pairs]
+    return gaps, [_won(lengths[i] - lengths[j]) for i, j in pairs]
+
+
+def _mean_log_odds(log_odds: Sequence[float]) -> float:
+    """The log-odds of the mean of the probabilities."""
+    if len(log_odds) == 1:
+        return log_odds[0]
+    yes = statistics.fmean(1 / (1 + math.exp(-max(-60.0, min(60.0, one)))) for one in log_odds)
+    return math.log(yes) - math.log1p(-yes)
 
 
 def _interval(shares: Sequence[tuple[float, int]]) -> list[float]:
