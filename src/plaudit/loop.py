@@ -33,6 +33,7 @@ from plaudit.models.load import (
     load_tokenizer,
     new_lstm_reward,
     new_reward,
+    quality_weights,
     save_model,
 )
 from plaudit.models.network import Critic, LanguageNetwork, RewardNetwork, new_head
@@ -379,6 +380,8 @@ class _Road:
         seed = derive(self.recipe.seed, "head", member) if member else derive(self.recipe.seed, "head")
         model = self._new_reward(trunk, words, seed)
         network = RewardNetwork(model, dropout=settings.dropout)
+        if settings.language:
+            network.add_language_head(self.language_model(trunk, random=settings.start == "random"))
         train_reward(self.run, network, words, train, settings, self.recipe, self.machine, held, member=member)
         save_model(model, folder, words.tokenizer, reward_gain=1.0, reward_bias=0.0)
 
@@ -387,13 +390,14 @@ class _Road:
         settings = self.recipe.reward
         assert settings is not None
         if settings.start == "lstm":
-            return new_lstm_reward(words.tokenizer, self.machine, seed=seed)
+            return new_lstm_reward(words.tokenizer, self.machine, seed=seed, qualities=settings.qualities)
         model = new_reward(
             trunk,
             self.machine,
             seed=seed,
             random=settings.start == "random",
             checkpointing=self.recipe.model.checkpointing,
+            qualities=settings.qualities,
         )
         return adapted(model, self.recipe.model.adapter, seed=seed, task="SEQ_CLS")
 
@@ -497,8 +501,9 @@ class _Road:
         if load_tokenizer(folder).get_vocab() == words.tokenizer.get_vocab():
             trunk, gain, bias = load_reward(folder, self.machine, checkpointing=self.recipe.model.checkpointing)
             head = new_head(trunk.score.in_features, bias=True, seed=seed)
+            weight_1Q = torch.tensor([quality_weights(trunk.config)], device=trunk.score.weight.device)
             with torch.no_grad():
-                head.weight.copy_(trunk.score.weight * gain)
+                head.weight.copy_(weight_1Q @ trunk.score.weight * gain)
                 head.bias.fill_(bias)
         else:
             trunk = self.language_model(self.tuned())

@@ -101,6 +101,8 @@ class Source(Section):
     """For raw text: what to cut from the end of every text, such as a delimiter."""
     scale: tuple[float, float] | None = None
     """For scores: the lowest and the highest that could be given, such as [1, 5]."""
+    quality: str | None = None
+    """For judgements: what they are about, one of `reward.qualities`."""
 
 
 class World(Section):
@@ -259,6 +261,8 @@ class Reward(Section):
     """Judged prompts in one optimiser step."""
     members: int = Field(default=1, ge=1)
     """Reward models, from different seeds, that score together."""
+    qualities: dict[str, float] = {}
+    """A head for each thing that is judged apart, and its weight in the reward, such as `helpful: 1, harmless: 0.5`."""
     bootstrap: bool = False
     """Each member learns from a draw of its own of the judgements, with replacement."""
     combine: Literal["mean", "minimum", "lower"] = "mean"
@@ -287,6 +291,12 @@ class Reward(Section):
     """Weight of the squared mean score of each prompt's answers, which pulls it to 0."""
     annotators: dict[str, Annotated[float, Field(ge=0)]] = {}
     """How much an annotator's judgements weigh, such as `ann: 0.5`; 1 for those who are not named."""
+    language: float = Field(default=0.0, ge=0)
+    """Weight of a language-model loss on the better answers, beside the judgements (nats per token)."""
+    adversary: float = Field(default=0.0, ge=0)
+    """Train against the worst small shift of the embeddings too; its size, as a share of their norm, such as 0.01."""
+    negatives: float = Field(default=0.0, ge=0, le=1)
+    """Share of comparisons to which the spoiled answer that the model likes best is added as the worst."""
     curriculum: bool = False
     """See the clearest judgements first, by stated strength or distance of scores, in the first epoch."""
     length_debias: bool = False

@@ -215,6 +215,8 @@ class Judgement(Record):
     prompt: Prompt
     answers: tuple[str, ...] = Field(min_length=1)
     verdict: Verdict
+    quality: str | None = None
+    """What was judged, where people judge several things apart, such as `helpful` and `harmless`."""
     annotator: str | None = None
     shown: tuple[int, ...] | None = None
     """The order on the page: `shown[0]` is the index of the answer shown first."""

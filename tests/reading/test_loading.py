@@ -157,6 +157,15 @@ def test_scores_get_the_scale_of_their_file(write: Write):
         load([Source(path=thumbs, scale=(1, 5))], "judgements", seed=0)
 
 
+def test_judgements_are_about_the_quality_of_their_file(write: Write):
+    path = str(write("kind.jsonl", [{"prompt": "p", "chosen": "a", "rejected": "b"}]))
+    (one,) = load([Source(path=path, quality="kind")], "judgements", seed=0)
+    assert one.quality == "kind"
+    texts = str(write("texts.jsonl", [{"prompt": "p"}]))
+    with pytest.raises(RecordError, match="row: `quality` is for judgements, but the row holds none"):
+        load([Source(path=texts, quality="kind")], "judgements", seed=0)
+
+
 def test_nothing_to_read(write: Write):
     with pytest.raises(RecordError, match="no source to read prompts from"):
         load([], "prompts", seed=0)

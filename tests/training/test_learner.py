@@ -74,6 +74,7 @@ def batch_of(kind: str, order: list[tuple[int, list[int]]]) -> Any:
             weight_P=torch.tensor([1.0 + p / 4 for p, _ in order]),
             margin_P=torch.tensor([p / 8 for p, _ in order]),
             sure_P=torch.tensor([1 - p / 16 for p, _ in order]),
+            quality_P=torch.zeros(len(order), dtype=torch.long),
             offset_B=torch.tensor([k / 4 for _, k in rows]),
         )
     old, advantage, returned = (

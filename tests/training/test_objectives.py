@@ -61,6 +61,7 @@ def judged(*items, **changes):
         "weight_P": torch.ones(len(items)),
         "margin_P": torch.zeros(len(items)),
         "sure_P": torch.ones(len(items)),
+        "quality_P": torch.zeros(len(items), dtype=torch.long),
         "offset_B": torch.zeros(sum(sizes)),
     }
     return JudgedBatch(**{**given, **changes})
@@ -138,6 +139,29 @@ def test_centring_pulls_the_mean_of_what_was_compared():
     plain, pulled = (JudgementLoss(centring=c)(outputs(3.0, 1.0, 5.0), batch) for c in (0.0, 0.1))
     assert float((pulled.total - plain.total).detach()) == pytest.approx(0.1 * 2.0**2, abs=1e-5)
     assert metric(pulled, "centring") == (4.0, 2)
+
+
+def test_each_judgement_reads_the_score_that_it_is_about():
+    batch = judged((Said.PAIRS, (1, 2)), (Said.THUMB, (1.0,)), quality_P=torch.tensor([1, 0]))
+    score_BQ = torch.tensor([[9.0, 1.0], [-9.0, 0.5], [0.25, 7.0]], requires_grad=True)
+    found = JudgementLoss()(Outputs(score=score_BQ), batch)
+    assert float(found.total.detach()) == pytest.approx(surprise(0.5) + surprise(0.25), abs=1e-5)
+    found.total.backward()
+    assert (gradient_of(score_BQ) != 0).tolist() == [[False, True], [False, True], [True, False]]
+
+
+def test_the_language_loss_is_about_praised_answers():
+    tree = pack([((1,), [(2, 3), (4,)]), ((1,), [(5, 6)]), ((1,), [(7,)]), ((1,), [(8,)])])
+    batch = judged((Said.PAIRS, (2, 1)), (Said.THUMB, (1.0,)), (Said.THUMB, (0.0,)), (Said.GRADE, (2.0,)), tree=tree)
+    logp_BT = torch.tensor([[-9.0, -9.0], [-1.0, 0.0], [-2.0, -4.0], [-9.0, 0.0], [-9.0, 0.0]], requires_grad=True)
+    score_B = torch.zeros(5)
+    plain, found = (
+        JudgementLoss(language=w)(Outputs(score=score_B, logp=logp_BT, **OTHERS), batch) for w in (0.0, 0.5)
+    )
+    assert float((found.total - plain.total).detach()) == pytest.approx(0.5 * (1.0 + 3.0), abs=1e-5)
+    assert metric(found, "language_loss") == pytest.approx((4.0, 2), abs=1e-5)
+    found.total.backward()
+    assert gradient_of(logp_BT).tolist() == [[0, 0], [-0.5, 0], [-0.25, -0.25], [0, 0], [0, 0]]
 
 
 @pytest.mark.parametrize("prompts", [[0], [1, 8], [2, 3, 4], [5, 6, 7], [0, 2, 4, 6, 8]])

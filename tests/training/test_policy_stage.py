@@ -227,7 +227,7 @@ def test_an_answer_that_was_cut_gets_the_reward_that_was_set(tmp_path):
         assert sample["reward"] == (-1.0 if sample["ended"] == "cut" else 1.0)
 
 
-def test_every_answer_is_learned_from_once_in_an_epoch(tmp_path):
+def test_every_answer_is_learned_from_once_in_an_epoch(tmp_path, monkeypatch):
     settings = settings_of(steps=1, algorithm="rloo", epochs=3, minibatch=8)
     stage = Stage(tmp_path, settings)
     seen: list[list[str]] = []
@@ -238,7 +238,7 @@ def test_every_answer_is_learned_from_once_in_an_epoch(tmp_path):
         seen.append([tree.names[p] for p in tree.prompt_of_answers()])
         return step(*parts)
 
-    stage.learner.step = watching  # type: ignore[method-assign]
+    monkeypatch.setattr(stage.learner, "step", watching)
     stage.go()
     assert stage.learner.done == 3 * 16 // 8
     epochs = [sorted(seen[i] + seen[i + 1]) for i in (0, 2, 4)]

@@ -9,18 +9,21 @@ import random
 import pytest
 import torch
 
-from plaudit.batch import Needs, Outputs
+from plaudit.batch import Needs, Outputs, pack
 from plaudit.errors import RecordError
 from plaudit.losses import tie_loss
 from plaudit.models.load import Machine
-from plaudit.models.network import RewardNetwork
+from plaudit.models.network import LanguageNetwork, RewardNetwork
 from plaudit.recipe import Recipe, Reward, Text
 from plaudit.records import Choice, Comment, Comparison, Judgement, Preferred, Prompt, Ranking, Thumb
 from plaudit.records import Scores as JudgedScores
 from plaudit.runs import Run
+from plaudit.scorers import ModelScorer
 from plaudit.testing.tiny import tiny_model, tiny_tokenizer
 from plaudit.text import Words
-from plaudit.training.judged import judged_batch, judged_tokens
+from plaudit.training.judged import judged_batch, judged_tokens, said_by
+from plaudit.training.learner import ModelLearner, Part
+from plaudit.training.negatives import with_negatives
 from plaudit.training.objectives import JudgementLoss
 from plaudit.training.reward_stage import evaluate_reward, length_worth, train_reward
 
@@ -299,6 +302,132 @@ def test_what_length_explains_the_reward_need_not_say(tmp_path):
         float(-n.outputs(tree, Needs(score=True)).score_B.detach().view(-1, 2).diff().mean()) for n in (plain, debiased)
     ]
     assert gaps[1] < gaps[0]
+
+
+def test_spoiled_answers_are_learned_to_be_worse(tmp_path):
+    judgements = people(0, 40)
+    plain, wary = (train(tmp_path / str(share), judgements, negatives=share, epochs=6) for share in (0.0, 1.0))
+    whole = [one for one in judgements if not isinstance(one.verdict, Thumb)]
+    items, _ = judged_tokens(whole, WORDS, Reward())
+    beaten = []
+    for network in (plain, wary):
+        learner = ModelLearner(network, Reward().optimiser, steps=1, machine=CPU, micro_tokens=8192)
+        attacked = with_negatives(items, learner, 1.0, seed=9)
+        scores = iter(learner.forward(judged_batch(attacked), Needs(score=True)).score_B.tolist())
+        gaps = []
+        for item in attacked:
+            own = [next(scores) for _ in item.answers]
+            gaps.append(own[item.ranks.index(1)] - own[-1])
+        beaten.append(sum(gap < 0 for gap in gaps))
+    assert beaten[1] < beaten[0]
+
+
+def test_an_adversary_is_met_and_leaves_the_embeddings_where_they_were(tmp_path):
+    judgements = people(0, 24)
+    plain, hardened = (train(tmp_path / str(size), judgements, adversary=size, epochs=2) for size in (0.0, 0.05))
+    rows = [json.loads(line) for line in (tmp_path / "0.05" / "metrics.jsonl").read_text().splitlines()]
+    assert all(row["reward/loss_under_attack"] > row["reward/loss"] for row in rows)
+    assert not torch.equal(plain.head.weight, hardened.head.weight)
+
+
+def test_an_attack_is_a_step_along_the_gradient_and_back():
+    network = RewardNetwork(tiny_model(reward=True))
+    settings = Reward().optimiser.model_copy(update={"learning_rate": 1e-12})
+    learner = ModelLearner(network, settings, steps=9, machine=CPU, micro_tokens=8192)
+    batch = judged_batch(judged_tokens(people(0, 8), WORDS, Reward())[0])
+    loss, before = JudgementLoss(), network.embeddings().detach().clone()
+
+    def value():
+        found = loss(network.outputs(batch.tree, loss.needs), batch)
+        return found.total / found.denominator
+
+    (gradient,) = torch.autograd.grad(value(), network.embeddings())
+    with torch.no_grad():
+        network.embeddings().add_(gradient, alpha=float(0.01 * before.norm() / gradient.norm()))
+        expected = float(value())
+        network.embeddings().copy_(before)
+    metrics = learner.step(Part(batch, loss), adversary=0.01)
+    assert metrics["loss_under_attack"] == pytest.approx(expected, rel=1e-4)
+    torch.testing.assert_close(network.embeddings(), before, atol=1e-6, rtol=0)
+
+
+def test_the_trunk_goes_on_as_a_language_model(tmp_path):
+    judgements = people(0, 32)
+
+    def surprise(network):
+        (context, answer) = WORDS.prompt_ids(Prompt(text="q 1")), WORDS.answer_ids("eeex")
+        tree = pack([(context, [answer])])
+        language = tiny_model()
+        language.lm_head.weight = network.embeddings()
+        language.model.load_state_dict(network.model.model.state_dict())
+        return -float(LanguageNetwork(language).outputs(tree, Needs(logp=True)).logp_BT.detach().mean())
+
+    settings = Reward.model_validate(
+        {"minibatch": 8, "epochs": 8, "language": 1.0, "optimiser": {"learning_rate": 5e-3}}
+    )
+    found = {}
+    for name, weight in (("with", 1.0), ("without", 0.0)):
+        network = RewardNetwork(tiny_model(reward=True, tie_word_embeddings=True))
+        network.add_language_head(tiny_model(tie_word_embeddings=True))
+        run = Run(tmp_path / name, Recipe.model_validate({"world": {}}))
+        changed = settings.model_copy(update={"language": weight})
+        train_reward(run, network, WORDS, judgements, changed, Recipe.model_validate({"world": {}}), CPU)
+        run.close()
+        found[name] = surprise(network), evaluate_reward([network], WORDS, people(40, 30), CPU, 8192)["accuracy"]
+    assert found["with"][0] < found["without"][0] - 1
+    assert found["with"][1] > 0.85  # and it learns what people like
+    rows = [json.loads(line) for line in (tmp_path / "with" / "metrics.jsonl").read_text().splitlines()]
+    assert rows[-1]["reward/language_loss"] < rows[0]["reward/language_loss"]
+
+
+def test_qualities_are_judged_apart_and_weighed_together(tmp_path):
+    """Half of the judgements are about how many an `e`, half about how few: two heads learn both, one could not."""
+    judgements = []
+    for n, one in enumerate(people(0, 64)):
+        ranks = one.ranks()
+        if ranks is None:
+            continue
+        quality = "many" if n % 2 else "few"
+        turned = tuple(max(ranks) + 1 - rank for rank in ranks)
+        given = ranks if quality == "many" else turned
+        judgements.append(
+            judged(one.answers, Ranking(ranks=given), one.prompt.id).model_copy(update={"quality": quality})
+        )
+    qualities = {"many": 1.0, "few": -0.5}
+    model = moved_labels(tiny_model(reward=True, num_labels=2), qualities)
+    network = RewardNetwork(model)
+    run, recipe = Run(tmp_path / "run", Recipe.model_validate({"world": {}})), Recipe.model_validate({"world": {}})
+    settings = Reward.model_validate(
+        {"minibatch": 8, "epochs": 6, "qualities": qualities, "optimiser": {"learning_rate": 5e-3}}
+    )
+    other = judgements[0].model_copy(update={"quality": "funny"})
+    train_reward(run, network, WORDS, [*judgements, other], settings, recipe, CPU)
+    run.close()
+    found = evaluate_reward([network], WORDS, judgements, CPU, 8192)
+    assert found["accuracy"] > 0.9
+    scorer = ModelScorer(network, WORDS, CPU)
+    group = [(Prompt(text="q 1", id="q 1"), [("eeexx", True), ("xxyyz", True)])]
+    raw = network.outputs(
+        pack([(WORDS.prompt_ids(group[0][0]), [WORDS.answer_ids(a) for a, _ in group[0][1]])]), Needs(score=True)
+    ).score
+    assert raw is not None
+    assert raw.shape == (2, 2)
+    assert scorer.score_texts(group) == pytest.approx((raw[:, 0] - 0.5 * raw[:, 1]).tolist(), abs=1e-5)
+    assert raw[0, 0] > raw[1, 0]
+    assert raw[0, 1] < raw[1, 1]
+
+
+def moved_labels(model, qualities):
+    model.config.id2label = dict(enumerate(qualities))
+    model.config.reward_weights = list(qualities.values())
+    return model
+
+
+def test_a_judgement_about_nothing_that_is_weighed_is_left_out():
+    one = judged(["a", "b"], Ranking(ranks=(1, 2)))
+    found, mix = said_by([one, one.model_copy(update={"quality": "kind"})], Reward(qualities={"kind": 1.0}))
+    assert len(found) == 1
+    assert mix.left_out == {"about no quality, which is not in reward.qualities": 1}
 
 
 def cut_at(monkeypatch, step):

@@ -7,7 +7,7 @@ import copy
 import json
 import shutil
 import warnings
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,6 +39,7 @@ __all__ = [
     "load_tokenizer",
     "new_lstm_reward",
     "new_reward",
+    "quality_weights",
     "save_model",
 ]
 
@@ -152,13 +153,21 @@ def check_reward_model(path: str) -> Any:
     """The config of a trained reward model, its weights not read.
 
     Raises:
-        ModelError: there is none, or it has more than one label.
+        ModelError: there is none, or it has labels without a weight.
     """
     with _loading(path):
         config = AutoConfig.from_pretrained(path)
-    if config.num_labels != 1:
-        raise ModelError(f"{path!r} has {config.num_labels} labels; a reward model has one")
+    if config.num_labels != len(quality_weights(config)):
+        raise ModelError(
+            f"{path!r} has {config.num_labels} labels; a reward model has one, or as many as the reward_weights in its "
+            "config.json"
+        )
     return config
+
+
+def quality_weights(config: Any) -> list[float]:
+    """The weight of each label in a reward model's reward."""
+    return [float(weight) for weight in getattr(config, "reward_weights", None) or [1.0]]
 
 
 def load_reward(path: str, machine: Machine, *, checkpointing: bool = False) -> tuple[Any, float, float]:
@@ -181,19 +190,35 @@ def load_reward(path: str, machine: Machine, *, checkpointing: bool = False) -> 
     return _ready(model, machine, checkpointing), gain, bias
 
 
-def new_reward(path: str, machine: Machine, *, seed: int, random: bool = False, checkpointing: bool = False) -> Any:
+def new_reward(
+    path: str,
+    machine: Machine,
+    *,
+    seed: int,
+    random: bool = False,
+    checkpointing: bool = False,
+    qualities: Mapping[str, float] | None = None,
+) -> Any:
     """A sequence classifier with a fresh head, on a pretrained trunk or on one drawn at random.
 
     The trunk may be a decoder, whose head reads the last token, or an encoder (a masked language model), whose head
     reads what the model itself pools. Where a decoder's folder lacks weights that is an error; an encoder's pooler,
     which masked language models do not have, is drawn anew.
 
+    Args:
+        path: the trunk's folder or name.
+        machine: where it goes.
+        seed: of the head.
+        random: draw the trunk anew, too.
+        checkpointing: compute activations again in the backward pass.
+        qualities: what is judged apart, with weights; one label for each.
+
     Raises:
         ModelError: there is no such model, or its kind has no sequence classifier.
     """
     with _loading(path), torch.random.fork_rng():
         torch.manual_seed(seed)
-        config = _config(path, num_labels=1)
+        config = _config(path, **_labels(qualities or {}))
         if random:
             model = AutoModelForSequenceClassification.from_config(config, dtype=torch.float32)
         else:
@@ -206,7 +231,21 @@ def new_reward(path: str, machine: Machine, *, seed: int, random: bool = False, 
     return _with_fresh_head(model, machine, seed, checkpointing)
 
 
-def new_lstm_reward(tokenizer: Any, machine: Machine, *, seed: int, hidden: int = 256) -> Any:
+def _labels(qualities: Mapping[str, float]) -> dict[str, Any]:
+    """What a config says of one label, or of several by name."""
+    if not qualities:
+        return {"num_labels": 1}
+    names = dict(enumerate(qualities))
+    return {
+        "id2label": names,
+        "label2id": {name: i for i, name in names.items()},
+        "reward_weights": list(qualities.values()),
+    }
+
+
+def new_lstm_reward(
+    tokenizer: Any, machine: Machine, *, seed: int, hidden: int = 256, qualities: Mapping[str, float] | None = None
+) -> Any:
     """An LSTM drawn at random for a tokenizer, with a head for one score.
 
     Args:
@@ -214,18 +253,20 @@ def new_lstm_reward(tokenizer: Any, machine: Machine, *, seed: int, hidden: int 
         machine: where it goes.
         seed: of its weights.
         hidden: size D.
+        qualities: what is judged apart, with weights; one label for each.
     """
     ids = {f"{name}_token_id": getattr(tokenizer, f"{name}_token_id") for name in ("bos", "eos", "pad")}
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        config = LstmConfig(vocab_size=len(tokenizer), hidden_size=hidden, num_labels=1, **ids)
+        config = LstmConfig(vocab_size=len(tokenizer), hidden_size=hidden, **_labels(qualities or {}), **ids)
         model = LstmForSequenceClassification(config)
     return _with_fresh_head(model, machine, seed, checkpointing=False)
 
 
 def _with_fresh_head(model: Any, machine: Machine, seed: int, checkpointing: bool) -> Any:
     head = head_of(model)
-    head.load_state_dict(new_head(head.in_features, bias=head.bias is not None, seed=seed).state_dict())
+    fresh = new_head(head.in_features, bias=head.bias is not None, seed=seed, outputs=head.out_features)
+    head.load_state_dict(fresh.state_dict())
     return _ready(model, machine, checkpointing)
 
 
@@ -326,7 +367,9 @@ def context_of(config: Any) -> int | None:
 
 def _config(path: str, **changes: Any) -> Any:
     """A model's config with dropout off: old and new log-probabilities must come from one function."""
-    config = AutoConfig.from_pretrained(path, **changes)
+    config = AutoConfig.from_pretrained(path)
+    for name, value in changes.items():
+        setattr(config, name, value)
     for part in {id(part): part for part in (config, config.get_text_config())}.values():
         for name, value in part.to_dict().items():
             if "drop" in name and isinstance(value, float):

@@ -18,7 +18,7 @@ from plaudit.batch import Needs, Outputs, TokenTree
 from plaudit.errors import ModelError
 from plaudit.losses.pointwise import cuts_of
 from plaudit.models.logprobs import logits_of, token_logps
-from plaudit.models.packed import bare, choose_road, hidden_states
+from plaudit.models.packed import bare, body_of, choose_road, hidden_states
 
 __all__ = [
     "Critic",
@@ -32,15 +32,15 @@ __all__ = [
 ]
 
 
-def new_head(size: int, *, bias: bool, seed: int) -> nn.Linear:
-    """A linear layer D -> 1, weights drawn from N(0, 1 / (D + 1)), bias 0.
+def new_head(size: int, *, bias: bool, seed: int, outputs: int = 1) -> nn.Linear:
+    """A linear layer D -> outputs, weights drawn from N(0, 1 / (D + 1)), bias 0.
 
     Stiennon et al. 2020, https://arxiv.org/abs/2009.01325 (their code; the text omits the square root).
     """
-    head = nn.Linear(size, 1, bias=bias)
+    head = nn.Linear(size, outputs, bias=bias)
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
-        head.weight.copy_(torch.randn(1, size, generator=generator) / math.sqrt(size + 1))
+        head.weight.copy_(torch.randn(outputs, size, generator=generator) / math.sqrt(size + 1))
         if bias:
             head.bias.zero_()
     return head
@@ -55,6 +55,10 @@ class Network(nn.Module):
 
     def groups(self) -> dict[str, list[nn.Parameter]]:
         """Trainable parameters by name of their group; the gradient's norm is cut in each apart."""
+        raise NotImplementedError
+
+    def embeddings(self) -> nn.Parameter:
+        """The matrix that gives every token its first state, for adversarial training."""
         raise NotImplementedError
 
     def trained(self) -> dict[str, Tensor]:
@@ -195,7 +199,7 @@ def head_of(model: Any) -> nn.Linear:
 
 
 class RewardNetwork(Network):
-    """A Transformers sequence classifier with one label.
+    """A Transformers sequence classifier, one label for each quality that is judged; most have one.
 
     Over a decoder: its trunk and a linear head without bias, the score read at the answer's last token. Over an
     encoder: the classifier as it is, on prompt and answer as its two segments. The reward is `gain * score + bias`.
@@ -215,40 +219,77 @@ class RewardNetwork(Network):
             head_of(model).register_forward_pre_hook(lambda head, given: (self.dropout(given[0]), *given[1:]))
         self.scales: Scales | None = None
         """Learned beside the scores while the model is trained; set by the stage, by what was judged."""
+        self.language_head: nn.Module | None = None
+        """Writes the next token from the trunk's states, where the trunk goes on learning to (`add_language_head`)."""
 
     @property
     def head(self) -> nn.Linear:
-        """D -> 1."""
+        """D -> labels."""
         return head_of(self.model)
 
-    def outputs(self, tree: TokenTree, needs: Needs) -> Outputs:
-        """The raw score of each answer (gain 1, bias 0)."""
-        if self.encoder:
-            score_B = self._read_whole(tree)
-        else:
-            hidden_BD = hidden_states(self.model, tree)[tree.last_B()]
-            score_B = self.model_head(self.dropout(hidden_BD)).squeeze(-1).float()
-        if self.scales is None or not needs.scales:
-            return Outputs(score=score_B)
-        return Outputs(score=score_B, tie=self.scales.tie(), cut=self.scales.cut_C())
+    def add_language_head(self, language: Any) -> None:
+        """Let the trunk go on as a language model too: the head is that of a language model of the same shape.
 
-    def model_head(self, hidden_BD: Tensor) -> Tensor:
-        """[B, 1] raw scores of the hidden states at the answers' ends."""
-        score: Tensor = self.head(hidden_BD)
-        return score
+        Raises:
+            ModelError: the model is an encoder, which writes nothing.
+        """
+        if self.encoder:
+            raise ModelError("reward.language is for decoders: an encoder writes nothing")
+        head = language.get_output_embeddings()
+        if language.config.get_text_config().tie_word_embeddings:
+            head.weight = body_of(self.model).get_input_embeddings().weight
+        elif not body_of(self.model).get_input_embeddings().weight.requires_grad:  # under an adapter
+            head.requires_grad_(False)
+        self._logits = logits_of(language)
+        self.language_head = head
+
+    def embeddings(self) -> nn.Parameter:
+        """The matrix that gives every token its first state."""
+        weight: nn.Parameter = body_of(self.model).get_input_embeddings().weight
+        return weight
+
+    def outputs(self, tree: TokenTree, needs: Needs) -> Outputs:
+        """The raw score of each answer (gain 1, bias 0): [B], or [B, labels] where there are several."""
+        logp_BT = None
+        if self.encoder:
+            score = self._read_whole(tree).float()
+        else:
+            hidden_ND = hidden_states(self.model, tree)
+            score = self.head(self.dropout(hidden_ND[tree.last_B()])).float()
+            logp_BT = self._logps(hidden_ND, tree) if needs.logp else None
+        score = score.squeeze(-1) if score.shape[-1] == 1 else score
+        if self.scales is None or not needs.scales:
+            return Outputs(score=score, logp=logp_BT)
+        return Outputs(score=score, logp=logp_BT, tie=self.scales.tie(), cut=self.scales.cut_C())
+
+    def _logps(self, hidden_ND: Tensor, tree: TokenTree) -> Tensor:
+        assert self.language_head is not None, "log-probabilities were asked of a network without a language head"
+        mask_BT = tree.mask_BT()
+        logp_M, _ = token_logps(
+            self._logits,
+            hidden_ND[tree.source_BT()[mask_BT]],
+            tree.token_BT()[mask_BT],
+            temperature=1.0,
+            vocabulary=bare(self.model).config.get_text_config().vocab_size,
+            entropy=False,
+        )
+        return _spread(logp_M, mask_BT)
 
     def _read_whole(self, tree: TokenTree) -> Tensor:
-        """[B] scores of an encoder, which reads every answer with its prompt anew."""
+        """[B, labels] scores of an encoder, which reads every answer with its prompt anew."""
         place_BT, answer_BT = tree.rows()
         inputs = {"input_ids": tree.token_N[place_BT.clamp(min=0)], "attention_mask": (place_BT >= 0).long()}
         if getattr(bare(self.model).config, "type_vocab_size", 0) > 1:
             inputs["token_type_ids"] = answer_BT.long()
-        score_B1: Tensor = self.model(**inputs).logits
-        return score_B1.squeeze(-1).float()
+        logits: Tensor = self.model(**inputs).logits
+        return logits
 
     def groups(self) -> dict[str, list[nn.Parameter]]:
         """`reward`, and `scales` where something is learned beside it."""
         groups = {"reward": [p for p in self.model.parameters() if p.requires_grad]}
+        if self.language_head is not None:
+            mine = {id(p) for p in groups["reward"]}
+            groups["reward"] += [p for p in self.language_head.parameters() if p.requires_grad and id(p) not in mine]
         if self.scales is not None:
             groups["scales"] = list(self.scales.parameters())
         return groups

@@ -215,6 +215,8 @@ def _as_wanted(record: AnyRecord, kind: Kind | None, source: Source, split_text:
         record = _with_text(record, raw)
     if source.scale is not None:
         record = _on_scale(record, source.scale)
+    if source.quality is not None:
+        record = _about(record, source.quality)
     if raw is not None and source.prompt_tokens is not None and split_text is not None:
         asked, rest = split_text(raw, source.prompt_tokens)
         record = Prompt(text=asked, reference=rest or None)
@@ -225,6 +227,12 @@ def _on_scale(record: AnyRecord, scale: tuple[float, float]) -> AnyRecord:
     if not isinstance(record, Judgement) or not isinstance(record.verdict, Scores):
         raise RecordError("row: `scale` is for scores, but the row has none")
     return record.model_copy(update={"verdict": Scores(scores=record.verdict.scores, scale=scale)})
+
+
+def _about(record: AnyRecord, quality: str) -> AnyRecord:
+    if not isinstance(record, Judgement):
+        raise RecordError("row: `quality` is for judgements, but the row holds none")
+    return record.model_copy(update={"quality": record.quality or quality})
 
 
 def _with_text(record: AnyRecord, text: str) -> AnyRecord:

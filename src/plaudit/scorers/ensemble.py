@@ -18,7 +18,7 @@ from plaudit.recipe import Text
 from plaudit.records import Ended, Group, Prompt
 from plaudit.runs import read_json, write_json
 from plaudit.scorers.model import ModelScorer
-from plaudit.scorers.seam import Scores
+from plaudit.scorers.seam import Scores, by_group
 
 __all__ = ["Combine", "EnsembleScorer", "check_reward", "combined", "load_scorer", "member_folders", "save_ensemble"]
 
@@ -82,9 +82,9 @@ class EnsembleScorer:
         by_member = self.members_say(texts)
         sizes = [len(group.answers) for group in groups]
         return Scores(
-            value_PG=_cut(self.together(by_member), sizes),
-            parts={"disagreement": _cut(self.apart(by_member), sizes)},
-            members=tuple(_cut(one, sizes) for one in by_member),
+            value_PG=by_group(self.together(by_member), sizes),
+            parts={"disagreement": by_group(self.apart(by_member), sizes)},
+            members=tuple(by_group(one, sizes) for one in by_member),
         )
 
     def score_texts(self, texts: Sequence[tuple[Prompt, Sequence[tuple[str, bool]]]]) -> list[float]:
@@ -103,11 +103,6 @@ class EnsembleScorer:
     def apart(self, by_member: Sequence[Sequence[float]]) -> list[float]:
         """How far apart the members are about each answer: their standard deviation, in units of the reward."""
         return [self.gain * statistics.pstdev(said) for said in zip(*by_member, strict=True)]
-
-
-def _cut(values: Sequence[float], sizes: Sequence[int]) -> tuple[tuple[float, ...], ...]:
-    rest = iter(values)
-    return tuple(tuple(next(rest) for _ in range(size)) for size in sizes)
 
 
 def save_ensemble(folder: Path, members: Sequence[str], **how: Any) -> None:

@@ -5,12 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+import torch
+from torch import Tensor
+
 from plaudit.batch import Needs, pack
-from plaudit.models.load import Machine, context_of, load_reward, load_tokenizer
+from plaudit.models.load import Machine, context_of, load_reward, load_tokenizer, quality_weights
 from plaudit.models.network import RewardNetwork
+from plaudit.models.packed import bare
 from plaudit.recipe import Text
 from plaudit.records import Ended, Group, Prompt
-from plaudit.scorers.seam import Scores
+from plaudit.scorers.seam import Scores, by_group
 from plaudit.text import Words
 from plaudit.training.learner import forward
 from plaudit.training.objectives import TextBatch
@@ -20,6 +24,8 @@ __all__ = ["ModelScorer"]
 
 class ModelScorer:
     """Scores answers with a reward network: `gain * raw score + bias`.
+
+    Where the network scores several qualities apart, the raw score is their weighted sum, and each is a part.
 
     It takes words, not the policy's tokens: prompt and answer are tokenised as they were in its training.
 
@@ -48,6 +54,7 @@ class ModelScorer:
         self.gain = gain
         self.bias = bias
         self.micro_tokens = micro_tokens
+        self._weights = quality_weights(bare(network.model).config)
 
     @classmethod
     def from_folder(cls, folder: Path | str, machine: Machine, text: Text, *, micro_tokens: int = 8192) -> ModelScorer:
@@ -62,19 +69,34 @@ class ModelScorer:
 
     def score(self, groups: Sequence[Group]) -> Scores:
         """The reward of each answer. An answer that was cut is read without an end token."""
-        values = iter(
-            self.score_texts([(g.prompt, [(a.text, a.ended is Ended.STOPPED) for a in g.answers]) for g in groups])
+        texts = [(g.prompt, [(a.text, a.ended is Ended.STOPPED) for a in g.answers]) for g in groups]
+        raw_BQ = self._raw(texts)
+        names = list(self.network.model.config.id2label.values()) if raw_BQ.shape[1] > 1 else []
+        sizes = [len(group.answers) for group in groups]
+        parts = {name: raw_BQ[:, q].tolist() for q, name in enumerate(names)}
+        return Scores(
+            value_PG=by_group(self._rewards(raw_BQ), sizes),
+            parts={name: by_group(part, sizes) for name, part in parts.items()},
         )
-        return Scores(value_PG=tuple(tuple(next(values) for _ in group.answers) for group in groups))
 
     def score_texts(self, texts: Sequence[tuple[Prompt, Sequence[tuple[str, bool]]]]) -> list[float]:
         """Rewards of answers given as words, each with whether it ended by itself; prompt by prompt."""
+        return self._rewards(self._raw(texts))
+
+    def _rewards(self, raw_BQ: Tensor) -> list[float]:
+        # one quality keeps its bits
+        raw_B = raw_BQ[:, 0] * self._weights[0] if len(self._weights) == 1 else raw_BQ @ torch.tensor(self._weights)
+        return [self.gain * raw + self.bias for raw in raw_B.tolist()]
+
+    def _raw(self, texts: Sequence[tuple[Prompt, Sequence[tuple[str, bool]]]]) -> Tensor:
+        """[B, qualities] what the network says."""
         if not texts:
-            return []
+            return torch.zeros(0, len(self._weights))
         packed: list[tuple[Sequence[int], Sequence[Sequence[int]]]] = []
         for prompt, answers in texts:
             context = self.words.prompt_ids(prompt)
             packed.append((context, [self.words.answer_ids(a, context_ids=context, ended=done) for a, done in answers]))
         batch = TextBatch(tree=pack(packed, names=[prompt.id for prompt, _ in texts]))
         outputs = forward(self.network, batch, Needs(score=True), machine=self.machine, micro_tokens=self.micro_tokens)
-        return [self.gain * raw + self.bias for raw in outputs.score_B.tolist()]
+        assert outputs.score is not None
+        return outputs.score.reshape(len(outputs.score), -1).cpu()

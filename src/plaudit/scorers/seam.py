@@ -10,7 +10,7 @@ from typing import Protocol
 from plaudit.errors import NumberError, ShapeError
 from plaudit.records import Group, Prompt
 
-__all__ = ["FunctionScorer", "Scorer", "Scores"]
+__all__ = ["FunctionScorer", "Scorer", "Scores", "by_group"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,6 +46,12 @@ class Scores:
                     raise NumberError(
                         f"the reward of answer {k} to prompt {group.prompt.id} is {value}: {answer.text[:60]!r}"
                     )
+
+
+def by_group(values: Sequence[float], sizes: Sequence[int]) -> tuple[tuple[float, ...], ...]:
+    """A flat list of values, cut into groups of these sizes."""
+    rest = iter(values)
+    return tuple(tuple(next(rest) for _ in range(size)) for size in sizes)
 
 
 class Scorer(Protocol):

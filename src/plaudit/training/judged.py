@@ -47,6 +47,8 @@ class JudgedTokens:
     weight: float = 1.0
     margin: float = 0.0
     sure: float = 1.0
+    quality: int = 0
+    """Which head, in the order of `reward.qualities`."""
     clearness: float = 0.0
     """How far apart the answers are, in standard deviations of what was said; for the curriculum."""
 
@@ -94,6 +96,9 @@ def said_by(judgements: Iterable[Judgement], settings: Reward) -> tuple[list[Jud
     found: list[Judged] = []
     left_out: Counter[str] = Counter()
     for judgement in together:
+        if settings.qualities and judgement.quality not in settings.qualities:
+            left_out[f"about {judgement.quality or 'no quality'}, which is not in reward.qualities"] += 1
+            continue
         one = _fitted(judgement, settings, spread)
         if isinstance(one, str):
             left_out[one] += 1
@@ -214,7 +219,7 @@ def _together(judgements: Iterable[Judgement]) -> list[Judgement]:
         if not isinstance(verdict, Scores) or len(judgement.answers) > 1:
             kept.append(judgement)
             continue
-        key = (judgement.prompt.id, judgement.annotator, verdict.scale)
+        key = (judgement.prompt.id, judgement.annotator, judgement.quality, verdict.scale)
         if key not in places:
             places[key] = []
             kept.append(places[key])
@@ -233,6 +238,7 @@ def _joined(parts: Sequence[Judgement]) -> Judgement:
         answers=tuple(one.answers[0] for one in parts),
         verdict=Scores(scores=scores, scale=first.scale),
         annotator=parts[0].annotator,
+        quality=parts[0].quality,
     )
 
 
@@ -264,6 +270,7 @@ def _tokens(one: Judged, words: Words, settings: Reward) -> JudgedTokens:
         weight=settings.annotators.get(judgement.annotator or "", 1.0),
         margin=settings.margin * (strength or 0.0),
         sure=stated * (1 - slip) + (1 - stated) * slip,
+        quality=list(settings.qualities).index(judgement.quality) if settings.qualities and judgement.quality else 0,
         clearness=strength or (max(verdict.scores) - min(verdict.scores) if isinstance(verdict, Scores) else 0.0),
     )
 
@@ -283,5 +290,6 @@ def judged_batch(chosen: Sequence[JudgedTokens], offset: float = 0.0) -> JudgedB
         weight_P=torch.tensor([item.weight for item in chosen]),
         margin_P=torch.tensor([item.margin for item in chosen]),
         sure_P=torch.tensor([item.sure for item in chosen]),
+        quality_P=torch.tensor([item.quality for item in chosen]),
         offset_B=torch.tensor([offset * math.log(max(1, len(a))) for item in chosen for a in item.answers]),
     )

@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -112,8 +112,14 @@ class ModelLearner:
             weight_decay=settings.weight_decay,
         )
 
-    def step(self, *parts: Part) -> dict[str, float]:
+    def step(self, *parts: Part, adversary: float = 0.0) -> dict[str, float]:
         """One optimiser step on the weighted sum of the parts' mean losses.
+
+        Args:
+            parts: what to minimise.
+            adversary: train too against the shift of the embeddings that raises the loss most, to first order; its
+                size is this share of their norm. The fast gradient method of Miyato et al. 2017,
+                https://arxiv.org/abs/1605.07725, on the whole matrix.
 
         Returns:
             The parts' metrics, and `learning_rate` and `gradient_norm/GROUP` (before clipping).
@@ -127,6 +133,8 @@ class ModelLearner:
         self._optimiser.zero_grad(set_to_none=True)
         for part in parts:
             metrics |= self._add_gradient(part)
+        if adversary:
+            metrics["loss_under_attack"] = self._add_attacked_gradient(parts, adversary)
         for name, parameters in self._groups.items():
             norm = torch.nn.utils.clip_grad_norm_(parameters, self.settings.clip_norm)
             if not bool(torch.isfinite(norm)):
@@ -139,6 +147,19 @@ class ModelLearner:
         self.done += 1
         metrics["learning_rate"] = rate
         return metrics
+
+    def _add_attacked_gradient(self, parts: Sequence[Part], size: float) -> float:
+        """Add the gradient at embeddings that are shifted along their gradient, and shift them back; the loss there."""
+        matrix = self.network.embeddings()
+        if matrix.grad is None or not bool(matrix.grad.any()):
+            return 0.0
+        kept = matrix.detach().clone()
+        with torch.no_grad():
+            matrix.add_(matrix.grad, alpha=float(size * matrix.norm() / matrix.grad.norm()))
+        attacked = sum(part.weight * self._add_gradient(part)["loss"] for part in parts)
+        with torch.no_grad():
+            matrix.copy_(kept)
+        return float(attacked)
 
     def _add_gradient(self, part: Part) -> dict[str, float]:
         """Add the gradient of one part's mean loss to what is there."""

@@ -23,7 +23,16 @@ from plaudit.losses.policy import clipped_surrogate
 from plaudit.losses.reduction import masked_sum, token_portion
 from plaudit.losses.value import value_loss
 
-__all__ = ["JudgedBatch", "JudgementLoss", "LanguageLoss", "PolicyBatch", "PolicyLoss", "Said", "TextBatch"]
+__all__ = [
+    "JudgedBatch",
+    "JudgementLoss",
+    "LanguageLoss",
+    "PolicyBatch",
+    "PolicyLoss",
+    "Said",
+    "TextBatch",
+    "own_score",
+]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,6 +110,8 @@ class JudgedBatch:
     """[P] log-odds demanded of the better answer of each pair."""
     sure_P: Tensor
     """[P] probability that the judgement is the right way round."""
+    quality_P: Tensor
+    """int64 [P] which of the scores the judgement is about, where an answer has several."""
     offset_B: Tensor
     """[B] log-odds that are known of each answer beforehand, so that its score need not say them."""
 
@@ -111,18 +122,21 @@ class JudgementLoss:
 
     centring: float = 0.0
     """Weight of the squared mean score of the answers that were compared."""
+    language: float = 0.0
+    """Weight of the mean negative log-likelihood of a better answer's tokens."""
     apart: bool = False
     """Give the loss of each kind of judgement as a metric of its own, where there are several."""
 
     @property
     def needs(self) -> Needs:
         """Scores, and what is learned beside them: how frequent ties are, where grades begin."""
-        return Needs(score=True, scales=True)
+        return Needs(score=True, scales=True, logp=self.language > 0)
 
     def __call__(self, outputs: Outputs, batch: JudgedBatch) -> LossSum:
         """Sum over judgements that say something, and their weights."""
-        score_B = outputs.score_B + batch.offset_B
         sizes = [len(lengths) for lengths in batch.tree.answer_lengths]
+        own_B = own_score(outputs, batch)
+        score_B = own_B + batch.offset_B
         loss_P = score_B.new_zeros(len(sizes))
         metrics: dict[str, tuple[Tensor | float, float]] = {}
         said = batch.said_P.tolist()
@@ -135,13 +149,38 @@ class JudgementLoss:
                 metrics[f"loss/{Said(kind).words}"] = (own_P.detach().sum(), len(mine))
         if self.centring:
             compared_P = torch.tensor([Said(kind) in _COMPARED for kind in said], device=score_B.device)
-            pull_P = centring_penalty(outputs.score_B, sizes).masked_fill(~compared_P, 0.0)
+            pull_P = centring_penalty(own_B, sizes).masked_fill(~compared_P, 0.0)
             metrics["centring"] = (pull_P.detach().sum(), len(said))
             loss_P = loss_P + self.centring * pull_P
+        if self.language:
+            surprise_P = _surprise(outputs.logp_BT, batch, sizes)
+            metrics["language_loss"] = (surprise_P.detach().sum(), float((surprise_P > 0).sum()))
+            loss_P = loss_P + self.language * surprise_P
         total, denominator = (batch.weight_P * loss_P).sum(), float(batch.weight_P.sum())
         metrics["loss"] = (total.detach(), denominator)
-        metrics["accuracy"] = _agreement(outputs.score_B.detach(), batch, sizes)
+        metrics["accuracy"] = _agreement(own_B.detach(), batch, sizes)
         return LossSum(total, denominator, metrics)
+
+
+def own_score(outputs: Outputs, batch: JudgedBatch) -> Tensor:
+    """[B] the score that each judgement is about, out of one for each quality."""
+    if outputs.score is None or outputs.score.dim() == 1:
+        return outputs.score_B
+    size_P = torch.tensor([len(lengths) for lengths in batch.tree.answer_lengths], device=outputs.score.device)
+    return outputs.score.gather(1, batch.quality_P.repeat_interleave(size_P)[:, None]).squeeze(1)
+
+
+def _surprise(logp_BT: Tensor, batch: JudgedBatch, sizes: Sequence[int]) -> Tensor:
+    """[P] mean nats per token of each judgement's best answers; 0 where it praises none."""
+    mask_BT = batch.tree.mask_BT()
+    length_B = mask_BT.sum(1)
+    size_P = torch.tensor(sizes, device=logp_BT.device)
+    owner_B = torch.arange(len(sizes), device=logp_BT.device).repeat_interleave(size_P)
+    thumbed_B = (batch.said_P == Said.THUMB)[owner_B] & (batch.target_B > 0.5)
+    praised_B = (thumbed_B | ((batch.rank_B == 1) & (size_P[owner_B] > 1))) & (length_B > 0)
+    nats_B = -masked_sum(logp_BT, mask_BT) / length_B.clamp(min=1)
+    sum_P = nats_B.new_zeros(len(sizes)).index_add(0, owner_B, nats_B.masked_fill(~praised_B, 0.0))
+    return sum_P / sum_P.new_zeros(len(sizes)).index_add(0, owner_B, praised_B.to(sum_P.dtype)).clamp(min=1)
 
 
 class _Part(NamedTuple):

@@ -17,6 +17,7 @@ from plaudit.batch import Needs, Outputs
 from plaudit.errors import RecordError
 from plaudit.models.load import Machine
 from plaudit.models.network import RewardNetwork, Scales
+from plaudit.models.packed import bare
 from plaudit.recipe import Recipe, Reward
 from plaudit.records import Judgement
 from plaudit.runs import Run
@@ -25,7 +26,8 @@ from plaudit.seeds import derive
 from plaudit.text import Words
 from plaudit.training.judged import JudgedTokens, Mix, judged_batch, judged_tokens
 from plaudit.training.learner import ModelLearner, Part, forward, on_device
-from plaudit.training.objectives import JudgementLoss, Said
+from plaudit.training.negatives import with_negatives
+from plaudit.training.objectives import JudgementLoss, Said, own_score
 from plaudit.training.stage import minibatch_indices, run_steps
 
 __all__ = ["evaluate_reward", "length_worth", "stage_of", "train_reward"]
@@ -78,7 +80,7 @@ def train_reward(
         draws = np.random.Generator(np.random.Philox(key=derive(seed, "bootstrap")))
         items = [items[i] for i in draws.integers(len(items), size=len(items))]
     stage = stage_of(member)
-    loss = JudgementLoss(centring=settings.centring, apart=len(mix.counts) > 1)
+    loss = JudgementLoss(centring=settings.centring, language=settings.language, apart=len(mix.counts) > 1)
     offset = length_worth(items) if settings.length_debias else 0.0
     if settings.length_debias:
         say(f"reward: twice the length is worth {offset * math.log(2):+.3f} log-odds, which the reward need not say")
@@ -91,9 +93,12 @@ def train_reward(
         places = minibatch_indices(len(items), settings.minibatch, step, seed=seed)
         if order is not None and (step + 1) * settings.minibatch <= len(items):
             places = order[step * settings.minibatch : (step + 1) * settings.minibatch]
+        chosen = [items[i] for i in places]
+        if settings.negatives:
+            chosen = with_negatives(chosen, learner, settings.negatives, derive(seed, "negatives", step))
         with torch.random.fork_rng():  # dropout is the only draw
             torch.manual_seed(derive(seed, "dropout", step))
-            metrics = learner.step(Part(judged_batch([items[i] for i in places], offset), loss))
+            metrics = learner.step(Part(judged_batch(chosen, offset), loss), adversary=settings.adversary)
         if patience is not None and ((step + 1) % settings.look_every == 0 or step + 1 == steps):
             metrics["held_out_loss"] = patience.look(step + 1, learner, loss, offset)
         return metrics
@@ -223,13 +228,15 @@ def evaluate_reward(
     the pairs of one ranking are not independent. Several networks together give a pair the mean of their
     probabilities.
     """
-    settings = Reward(ties=False, ratings="pairs")  # accuracy is about pairs that somebody has ordered
+    settings = Reward(
+        ties=False, ratings="pairs", qualities=dict.fromkeys(_labels(networks[0]), 1.0)
+    )  # accuracy is about pairs that somebody has ordered
     items, _ = judged_tokens(judgements, words, settings)
     if not items:
         return {"pairs": 0}
     batch = judged_batch(items)
     found = [forward(one, batch, Needs(score=True), machine=machine, micro_tokens=micro_tokens) for one in networks]
-    scores = torch.stack([outputs.score_B for outputs in found], dim=1).tolist()
+    scores = torch.stack([own_score(outputs, batch) for outputs in found], dim=1).tolist()
     gaps: list[float] = []  # log-odds that the better is better
     longer: list[float] = []
     shares: list[tuple[float, int]] = []
@@ -250,6 +257,12 @@ def evaluate_reward(
         "longer_wins": statistics.fmean(longer) if longer else None,
         **_calibration(gaps),
     }
+
+
+def _labels(network: RewardNetwork) -> list[str]:
+    """What is judged apart, where the network has several heads."""
+    config = bare(network.model).config
+    return list(config.id2label.values()) if config.num_labels > 1 else []
 
 
 def _won(gap: float) -> float:
