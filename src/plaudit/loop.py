@@ -55,6 +55,7 @@ from plaudit.training.learner import ModelLearner
 from plaudit.training.policy_stage import Reference, train_policy
 from plaudit.training.reward_stage import evaluate_reward, train_reward
 from plaudit.training.text_stages import demonstration_tokens, text_loss, train_language, train_sft
+from plaudit.worlds.annotators import turned
 
 __all__ = ["STAGES", "run"]
 
@@ -314,6 +315,8 @@ class _Road:
                 )
                 for i, group in enumerate(groups)
             ]
+            for i in range(round(settings.wrong * len(judgements))):  # the prompts come in no order
+                judgements[i] = turned(judgements[i])
             write_jsonl(self.folder / "judgements.jsonl", judgements)
 
     def _sample(

@@ -247,6 +247,8 @@ class Collect(Section):
     """Simulated people; each has a reliability of its own."""
     noise: float = Field(default=0.3, ge=0)
     """Scale of the annotators' Gumbel noise, in standard deviations of the hidden taste."""
+    wrong: float = Field(default=0.0, ge=0, lt=1)
+    """Share of the rankings that are turned upside down, to see what bad labels do."""
     sampling: Sampling = Sampling()
 
 

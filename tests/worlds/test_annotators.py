@@ -7,9 +7,9 @@ from itertools import combinations
 
 import pytest
 
-from plaudit.records import Judgement
+from plaudit.records import Judgement, Prompt, Ranking
 from plaudit.worlds import world
-from plaudit.worlds.annotators import Annotator
+from plaudit.worlds.annotators import Annotator, turned
 from plaudit.worlds.taste import SPREAD, WEIGHTS
 
 WORLD = world("reviews")
@@ -95,3 +95,9 @@ def test_broken_text_ranks_last_for_everybody():
         ranks = one.judge(PROMPTS[i], [*ANSWERS[i], "clever the is plot"], seed=0).ranks() or ()
         assert ranks[-1] == max(ranks)
         assert ranks.count(max(ranks)) == 1
+
+
+def test_a_ranking_upside_down():
+    judgement = Judgement(prompt=Prompt(text="p"), answers=("a", "b", "c"), verdict=Ranking(ranks=(2, 1, 2)))
+    assert turned(judgement).ranks() == (1, 2, 1)
+    assert turned(turned(judgement)) == judgement

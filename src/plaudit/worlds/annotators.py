@@ -10,7 +10,7 @@ from random import Random
 from plaudit.records import Judgement, Prompt, Ranking
 from plaudit.worlds.taste import SPREAD, WEIGHTS, gold, properties
 
-__all__ = ["Annotator", "annotators"]
+__all__ = ["Annotator", "annotators", "turned"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,6 +51,13 @@ class Annotator:
     def _worth(self, prompt: Prompt, answer: str) -> float:
         found = properties(prompt, answer)
         return gold(prompt, answer) + sum(points * found[name] for name, points in self.leaning.items())
+
+
+def turned(judgement: Judgement) -> Judgement:
+    """A ranking upside down: the best is the worst, ties stay ties."""
+    ranks = judgement.ranks()
+    assert ranks is not None
+    return judgement.model_copy(update={"verdict": Ranking(ranks=tuple(max(ranks) + 1 - rank for rank in ranks))})
 
 
 def annotators(count: int, seed: int, noise: float = 0.3) -> list[Annotator]:
