@@ -2,8 +2,8 @@
 
     python -m benchmarks.ensemble --seeds 5 --members 4 --wrong 0.3 --out runs/ensemble [--threads 1]
 
-In the built-in world a share of the rankings is turned upside down. For every seed, the demo's road is gone twice on the
-same answers and the same rankings: with one reward model, and with several on bootstrap draws, whose mean less
+In the built-in world a share of the rankings is turned upside down. For every seed, the demo's road is gone twice on
+the same answers and the same rankings: with one reward model, and with several on bootstrap draws, whose mean less
 `caution` standard deviations is climbed. Shown: the hidden taste after tuning, KL, the reward models' accuracy and
 calibration error on held-out rankings (as wrong as those that were learned from). The last line is one JSON object.
 """
