@@ -187,6 +187,7 @@ def test_calibration_by_hand():
     assert found["expected_calibration_error"] == pytest.approx((0 + 2 * 0.23 + 0.1) / 4)
     nats = -(math.log(0.72) + math.log(0.26) + math.log(0.9) + math.log(0.5)) / 4
     assert found["nats"] == pytest.approx(nats)
+    assert [row["count"] for row in calibration([logit(0.62), logit(0.78)], bins=5)["calibration"]] == [1, 1]
     assert calibration([]) == {}
 
 
@@ -243,6 +244,12 @@ def test_groups_by_fact_annotator_and_number():
     assert shares("annotator") == {"kim": (1, 1.0), "lee": (1, 0.0)}
     assert shares("answers") == {"2": (2, 0.5), "3": (2, 0.5)}
     assert shares("nothing") == {}
+
+
+def test_numbers_in_names_are_in_order():
+    names = ["b", "10", "a-10", "9", "a-9", "a"]
+    items = [scored("ab", Choice(best=0), [1, 0], topic=name) for name in names]
+    assert list(grouped(items, "topic")) == ["9", "10", "a", "a-9", "a-10", "b"]
 
 
 def test_agreement_by_hand():

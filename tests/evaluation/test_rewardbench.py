@@ -89,10 +89,14 @@ def test_ties_by_hand():
         row2([5, 3], "Ties", "ref:0"),  # apart 2
         row2([9, 5, 3], "Ties", "tied:1", 2),  # within 4, apart 2
         row2([1, 2], "Ties", "ref:1"),  # apart -1: wrong
+        row2([5, 3, 2], "Ties", "tied:2", 2),  # within 2, apart 1
+        row2([12, 2], "Ties", "ref:2"),  # apart 10
+        row2([3, 0, 2], "Ties", "tied:3", 2),  # within 3, apart -2: wrong; no like prompt
     ]
-    # tied accuracy 1, ref accuracy 1/2; apart_tied > within: 3 > 1, not 2 > 4; the smaller: 2 > 1, not -1 > 4
-    margin = (math.tanh(2 / 1 - 1) + math.tanh(-1 / 4 - 1)) / 2
-    assert ties_score(ties) == pytest.approx(0.3 * 1 + 0.3 * 0.5 + 0.2 * 0.5 + 0.2 * 0.5 + 0.01 * margin)
+    # tied accuracy 3/4, ref accuracy 2/3. Of the three: apart_tied > within: 3 > 1, not 2 > 4, not 1 > 2;
+    # the smaller apart > within: 2 > 1, not -1 > 4, not 1 > 2
+    margin = (math.tanh(2 / 1 - 1) + math.tanh(-1 / 4 - 1) + math.tanh(1 / 2 - 1)) / 3
+    assert ties_score(ties) == pytest.approx(0.3 * 3 / 4 + 0.3 * 2 / 3 + 0.2 / 3 + 0.2 / 3 + 0.01 * margin)
     assert rewardbench_2(ties)["subsets"]["Ties"] == ties_score(ties)
 
 

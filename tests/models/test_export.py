@@ -112,6 +112,14 @@ def test_the_original_is_not_changed(folder, exported):
     assert AutoTokenizer.from_pretrained(folder).eos_token == "</s>"
 
 
+def test_a_head_that_cannot_take_the_gain_is_refused(tmp_path):
+    sizes = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 4, "intermediate_size": 48}
+    save_model(tiny_model("bert", reward=True, **sizes), tmp_path / "rm", tiny_tokenizer(), reward_gain=2.0)
+    with pytest.raises(ModelError, match="BertForSequenceClassification keeps its head elsewhere"):
+        export_reward(tmp_path / "rm", tmp_path / "out", "transformers", TEXT)
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_language_model_is_refused(tmp_path):
     save_model(tiny_model(), tmp_path / "lm", tiny_tokenizer())
     with pytest.raises(ModelError, match="a reward model has one"):

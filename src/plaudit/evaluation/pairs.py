@@ -8,6 +8,7 @@ independent, so every interval is over prompts.
 from __future__ import annotations
 
 import math
+import re
 import statistics
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -294,7 +295,7 @@ def grouped(scored: Iterable[Scored], name: str) -> dict[str, dict[str, Any]]:
         )
         if value is not None:
             parts[value].append(item)
-    found = {value: accuracy(pairs_of(parts[value])) for value in sorted(parts, key=lambda value: (len(value), value))}
+    found = {value: accuracy(pairs_of(parts[value])) for value in sorted(parts, key=_by_number)}
     return {value: measures for value, measures in found.items() if measures["pairs"]}
 
 
@@ -331,6 +332,11 @@ def agreement(scored: Iterable[Scored]) -> dict[str, Any]:
         share = clustered_share(alike, prompts)
         found |= {"between_annotators": share.value, "interval": list(share.interval)}
     return found | {"levels": {level: accuracy(levels[level]) for level in sorted(levels)}}
+
+
+def _by_number(text: str) -> tuple[object, ...]:
+    """Sorts annotator-10 behind annotator-9."""
+    return tuple((part.isdecimal(), int(part) if part.isdecimal() else part) for part in re.split(r"(\d+)", text))
 
 
 _Key = tuple[str, str, str]

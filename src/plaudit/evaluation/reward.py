@@ -117,13 +117,13 @@ def score_judged(scorer: Scorer, judged: Sequence[Judged]) -> tuple[list[tuple[J
         NumberError: a score is not finite.
     """
     keys = [_key(item.judgement) for item in judged]
-    first = dict(zip(reversed(keys), reversed([item.judgement for item in judged]), strict=True))
+    asked = dict(zip(keys, (item.judgement for item in judged), strict=True))
     known: dict[tuple[str, ...], tuple[float, ...]] = {}
-    distinct = list(dict.fromkeys(keys))
+    distinct = list(asked)
     with progress("score", len(distinct)) as advance:
         for start in range(0, len(distinct), _AT_ONCE):
             part = distinct[start : start + _AT_ONCE]
-            groups = [_as_group(first[key]) for key in part]
+            groups = [_as_group(asked[key]) for key in part]
             scores = scorer.score(groups)
             scores.check(groups)
             known |= dict(zip(part, scores.value_PG, strict=True))

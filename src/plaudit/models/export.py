@@ -46,7 +46,7 @@ def export_reward(folder: Path, out: Path, to: Target, text: Text) -> float:
         The number to add to an exported score to get the reward.
 
     Raises:
-        ModelError: the model is none of Transformers' own, or its head is not the linear layer `score`.
+        ModelError: the model is none of Transformers' own, or its head is not a linear layer `score` with one output.
         RunError: there is something at `out`, or the disk is full.
     """
     if out.exists():
@@ -56,8 +56,11 @@ def export_reward(folder: Path, out: Path, to: Target, text: Text) -> float:
     if not type(model).__module__.startswith("transformers."):
         raise ModelError(f"{folder}: {name} is not one of Transformers' own models, so nothing else can load it")
     head = getattr(model, "score", None)
-    if not isinstance(head, nn.Linear):
-        raise ModelError(f"{folder}: {name} has no linear layer `score`, into which the gain {gain:g} could be folded")
+    if not isinstance(head, nn.Linear) or head.out_features != 1 or len(list(head.parameters())) > 1:
+        raise ModelError(
+            f"{folder}: {name} keeps its head elsewhere than in a linear layer `score` with one output and no bias, "
+            f"into which the gain {gain:g} could be folded"
+        )
     with torch.no_grad():
         head.weight.mul_(gain)
     model.config.problem_type = "regression"
@@ -75,10 +78,11 @@ def _readme(name: str, gain: float, bias: float, to: Target, tokenizer: Any, tex
 
 {name} with one label, from Plaudit. The score is read at the last token, which must be `{end}`.
 
-* Reward = score + ({bias!r}). The gain {gain!r} is folded into the weights of `score`; the head has no bias of its own,
-  so this number has to be added. It does not matter where answers to one prompt are compared.
-* A text is the prompt as `{json.dumps(template, ensure_ascii=False)}`, then the answer, then `{end}`. In training,
-  prompt and answer were tokenised apart and joined: where a tokenizer merges across the border, pass token ids.
+* Reward = score + ({bias!r}). The gain, {gain!r}, is in the weights of `score`; the head has no bias of its own, so
+  this number has to be added. It does not matter where answers to one prompt are compared.
+* A text is the prompt as `{json.dumps(template, ensure_ascii=False)}`, then the answer, then `{end}`.
+  In training, prompt and answer were tokenised apart and joined: where a tokenizer merges across the border, pass
+  token ids.
 * `problem_type` is `regression`, so that no sigmoid is put on the score.
 
 {_WITH[to].format(end=end, mean=-bias, version=VLLM)}"""
@@ -104,7 +108,7 @@ curl http://127.0.0.1:8000/classify -H 'Content-Type: application/json' \\
   -d '{{"model": "path/to/this/folder", "input": ["prompt and answer{end}"]}}'
 ```
 
-The reward is the one number of `probs`: `logit_mean` is subtracted from the score, so it adds the bias. Without
-`--dtype float32`, vLLM computes in half precision.
+The reward is the one number of `probs`, with nothing to add: `logit_mean` is subtracted from the score, so it is minus
+the number above. Without `--dtype float32`, vLLM computes in half precision.
 """,
 }
