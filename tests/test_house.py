@@ -141,7 +141,7 @@ def test_import_plaudit_is_light():
     assert loaded_by("import plaudit, plaudit.records, plaudit.recipe") & HEAVY == set()
 
 
-@pytest.mark.parametrize("command", [[], ["run"], ["demo"], ["data", "check"]])
+@pytest.mark.parametrize("command", [[], ["run"], ["demo"], ["data", "check"], ["evaluate", "reward"]])
 def test_help_is_light(command):
     words = ["plaudit", *command, "--help"]
     assert loaded_by(f"sys.argv = {words!r}; from plaudit.cli import main; main()") & HEAVY == set()

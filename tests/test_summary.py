@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from plaudit.summary import rows, summarise
+from plaudit.summary import reward_rows, rows, summarise
 
 
 def put(folder: Path, **files: Any) -> Path:
@@ -75,3 +75,50 @@ def test_the_rows_are_for_people():
 
 def test_an_empty_summary_has_no_rows():
     assert list(rows({})) == []
+
+
+def test_the_table_of_a_reward_model():
+    part = {"accuracy": 0.75, "interval": [0.5, 0.9], "pairs": 4}
+    found = {
+        "judgements": 5,
+        "answers": 9,
+        "cut_answers": 1,
+        **part,
+        "length": {"longer_wins": 0.6, "longer": part, "shorter": {"pairs": 0}, "similar": {"pairs": 0}},
+        "ties": {"accuracy": 0.7, "ties": 2, "pairs": 6},
+        "thumbs": {"up": 1, "down": 1, "accuracy": 1.0},
+        "expected_calibration_error": 0.0512,
+        "temperature": 1.5,
+        "agreement": {"between_annotators": 0.9, "interval": [0.8, 1.0], "pairs": 3, "levels": {"all": part}},
+        "groups": {"subset": {"easy": part}},
+        "rewardbench": {"score": 0.81, "sections": {"Chat": 0.9}, "subsets": {}, "missing": ["shp"]},
+        "rewardbench_2": {"score": 0.5, "subsets": {"Math": 0.5}, "missing": []},
+        "probes": {"said_twice": {"change": 0.25, "wins": 0.7, "answers": 200}},
+        "order_swap": {"consistent": 1.0},
+        "best_of_n": {"curve": [{"n": 2, "kl": 0.193, "score": 1.0, "gold": 2.0}]},
+    }
+    table = dict(reward_rows(found))
+    share = "75.0 %  (50.0 to 90.0), 4 pairs"
+    assert table == {
+        "judgements": "5, of 9 answers",
+        "answers read only in part": "1",
+        "pairs ordered as people did": share,
+        "longer wins": "60.0 %",
+        "  where the better answer is longer": share,
+        "with ties": "70.0 %  (2 ties among 6 pairs)",
+        "thumb up above thumb down": "100.0 %",
+        "expected calibration error": "0.051",
+        "temperature that calibrates": "1.50",
+        "annotators agree with each other": "90.0 %  (80.0 to 100.0), 3 pairs",
+        "  accuracy where all of them agree": share,
+        "subset easy": share,
+        "RewardBench: Chat": "90.0",
+        "RewardBench: score": "81.0  (1 subsets are missing)",
+        "RewardBench 2: Math": "50.0",
+        "RewardBench 2: score": "50.0",
+        "probe said twice": "+0.25 sd, higher in 70 % of 200",
+        "alike in both orders": "100.0 %",
+        "best of 2 (KL 0.19)": "reward 1.00, gold 2.00",
+    }
+    bare = {"judgements": 1, "answers": 1, "cut_answers": 0}
+    assert list(reward_rows(bare)) == [("judgements", "1, of 1 answers")]

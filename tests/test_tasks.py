@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,14 +11,23 @@ from typing import Any
 import pytest
 import yaml
 
-from plaudit.errors import NumberError, PlauditError, RecordError, RunError
+from plaudit.errors import NumberError, PlauditError, RecordError, RunError, TextError
 from plaudit.models.load import choose_machine, save_model
 from plaudit.recipe import Sampling, Text, recipe_from
 from plaudit.records import Prompt
 from plaudit.scorers import ModelScorer
 from plaudit.scorers.ensemble import save_ensemble
-from plaudit.tasks import Chat, sample_file, score_file, show_summary
+from plaudit.tasks import (
+    Chat,
+    evaluate_reward,
+    export,
+    sample_file,
+    score_file,
+    show_reward_evaluation,
+    show_summary,
+)
 from plaudit.testing.tiny import tiny_model, tiny_tokenizer
+from plaudit.worlds import world
 
 
 @pytest.fixture(scope="module")
@@ -153,6 +163,89 @@ def test_a_chat_prompt_without_a_template_is_named(own_files, tmp_path):
     file = write(tmp_path / "p.jsonl", {"prompt": [{"role": "user", "content": "hello"}]})
     with pytest.raises(PlauditError, match="no chat template"):
         sample_file(own_files / "model", file, tmp_path / "o.jsonl", sampling=Sampling(), answers=1, seed=0)
+
+
+def judged_file(path: Path) -> Path:
+    rows = ({"prompt": f"say {n}", "chosen": f"{n}.", "rejected": "z" * (1 + n % 3), "subset": n % 2} for n in range(8))
+    return write(path, *rows)
+
+
+def trusted(run: Path, files: list[Path], out: Path, **options: Any) -> dict[str, Any]:
+    given: dict[str, Any] = {"answers": None, "by": ("subset",), "probes": 4, "cut_prompts": False, "skip_bad": False}
+    return evaluate_reward(run / "reward-model", files, out, **given | options)
+
+
+def test_a_reward_model_is_tested(run, tmp_path, capsys):
+    answers = tmp_path / "answers.jsonl"
+    sampled(run, answers)
+    found = trusted(run, [judged_file(tmp_path / "j.jsonl")], tmp_path / "new" / "out", answers=answers)
+    assert json.loads((tmp_path / "new" / "out" / "evaluation.json").read_text()) == found
+    assert "<!doctype html>" in (tmp_path / "new" / "out" / "report.html").read_text()
+    assert (found["pairs"], found["answers"], found["cut_answers"]) == (8, 16, 0)
+    assert set(found["groups"]["subset"]) == {"0", "1"}
+    show_reward_evaluation(found, tmp_path)
+    shown = capsys.readouterr().out
+    assert "pairs ordered as people did" in shown
+    assert "best of 2 (KL 0.19)" in shown
+
+
+def test_the_raw_score_is_tested_and_the_best_of_n_is_of_the_reward(run, tmp_path):
+    """The run's reward model has gain 2 and bias 0.5."""
+    file = write(tmp_path / "j.jsonl", {"prompt": "say 1", "chosen": "1.", "rejected": "2."})
+    rows = [{"prompt": {"text": "say 1"}, "answer": answer, "ended": "stopped"} for answer in ("1.", "2.")]
+    found = trusted(run, [file], tmp_path, answers=write(tmp_path / "a.jsonl", *rows))
+    first, second = scores_of(run, [("1.", True), ("2.", True)])
+    (row,) = found["calibration"]
+    assert row["predicted"] == pytest.approx(1 / (1 + math.exp(-abs(first - second) / 2)), abs=1e-5)
+    best = found["best_of_n"]["curve"]
+    assert [row["score"] for row in best] == pytest.approx([(first + second) / 2, max(first, second)], abs=1e-5)
+
+
+def test_answers_that_are_read_in_part_are_counted(run, tmp_path):
+    """The recipe's limit is 24 tokens, one a letter, the end token among them."""
+    file = write(tmp_path / "j.jsonl", {"prompt": "say 1", "chosen": "a" * 24, "rejected": "b" * 23})
+    found = trusted(run, [file], tmp_path, probes=0)
+    assert (found["answers"], found["cut_answers"]) == (2, 1)
+
+
+def test_a_long_prompt_is_refused_or_cut(run, tmp_path):
+    file = write(tmp_path / "j.jsonl", {"prompt": "long " * 9, "chosen": "1.", "rejected": "2."})
+    with pytest.raises(TextError, match=r"more than text\.max_prompt_tokens"):
+        trusted(run, [file], tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+    assert trusted(run, [file], tmp_path / "out", cut_prompts=True)["pairs"] == 1
+
+
+def test_one_answer_a_prompt_has_no_best(run, tmp_path):
+    sampled(run, tmp_path / "a.jsonl", answers=1)
+    with pytest.raises(RecordError, match="best of n needs two or more answers"):
+        trusted(run, [judged_file(tmp_path / "j.jsonl")], tmp_path, answers=tmp_path / "a.jsonl")
+
+
+def test_in_a_world_the_best_of_n_has_its_gold(run, tmp_path):
+    there = world("reviews")
+    prompts = there.prompts(3, 0)
+    home = tmp_path / "run"
+    home.mkdir()
+    long = {"max_prompt_tokens": 200, "max_answer_tokens": 200}
+    recipe = recipe_from({"world": {}, "text": {**long, "cut_prompts": True}})
+    (home / "config.yaml").write_text(yaml.safe_dump(recipe.model_dump(mode="json")))
+    (home / "lineage.json").write_text("[]")
+    (home / "reward-model").symlink_to(run / "reward-model")
+    rows = [
+        {"prompt": prompt.to_json(), "answer": answer, "ended": "stopped"}
+        for prompt in prompts
+        for answer in there.answers(prompt, 2, 0)
+    ]
+    answers = write(tmp_path / "a.jsonl", *rows)
+    found = trusted(home, [judged_file(tmp_path / "j.jsonl")], tmp_path, answers=answers, probes=0)
+    golds = [there.gold(prompt, answer) for prompt in prompts for answer in there.answers(prompt, 2, 0)]
+    assert found["best_of_n"]["curve"][0]["gold"] == pytest.approx(sum(golds) / 6)
+
+
+def test_a_reward_model_is_exported_with_its_runs_template(run, tmp_path):
+    assert export(run / "reward-model", tmp_path / "out", "vllm") == 0.5
+    assert "q: {prompt}" in (tmp_path / "out" / "README.md").read_text()
 
 
 def test_a_talk_with_two_models(run):

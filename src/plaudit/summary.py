@@ -10,7 +10,7 @@ from typing import Any
 
 from plaudit.runs import read_json
 
-__all__ = ["rows", "summarise"]
+__all__ = ["reward_rows", "rows", "summarise"]
 
 
 def summarise(folder: Path) -> dict[str, Any]:
@@ -74,3 +74,58 @@ def rows(summary: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     stages = summary.get("seconds_by_stage", {})
     if stages:
         yield "seconds", ", ".join(f"{stage} {seconds:.0f}" for stage, seconds in stages.items())
+
+
+def reward_rows(found: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """What `plaudit evaluate reward` found, for people: what, and how much."""
+    yield "judgements", f"{found['judgements']}, of {found['answers']} answers"
+    if found["cut_answers"]:
+        yield "answers read only in part", str(found["cut_answers"])
+    if "accuracy" in found:
+        yield "pairs ordered as people did", _share(found)
+        yield "longer wins", f"{100 * found['length']['longer_wins']:.1f} %"
+    for side, words in (("longer", "longer"), ("shorter", "shorter"), ("similar", "of similar length")):
+        part = found.get("length", {}).get(side, {})
+        if "accuracy" in part:
+            yield f"  where the better answer is {words}", _share(part)
+    if "ties" in found:
+        ties = found["ties"]
+        yield "with ties", f"{100 * ties['accuracy']:.1f} %  ({ties['ties']} ties among {ties['pairs']} pairs)"
+    if "accuracy" in found.get("thumbs", {}):
+        yield "thumb up above thumb down", f"{100 * found['thumbs']['accuracy']:.1f} %"
+    if "expected_calibration_error" in found:
+        yield "expected calibration error", f"{found['expected_calibration_error']:.3f}"
+    if "temperature" in found:
+        yield "temperature that calibrates", f"{found['temperature']:.2f}"
+    yield from _reward_parts(found)
+
+
+def _reward_parts(found: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    if "between_annotators" in found.get("agreement", {}):
+        yield "annotators agree with each other", _share(found["agreement"], "between_annotators")
+    for level, part in found.get("agreement", {}).get("levels", {}).items():
+        yield f"  accuracy where {level} of them agree", _share(part)
+    for name, parts in found.get("groups", {}).items():
+        for value, part in parts.items():
+            yield f"{name} {value}", _share(part)
+    for name in ("rewardbench", "rewardbench_2"):
+        bench = found.get(name, {})
+        title = "RewardBench 2" if name.endswith("2") else "RewardBench"
+        for part, value in bench.get("sections", bench.get("subsets", {})).items():
+            yield f"{title}: {part}", f"{100 * value:.1f}"
+        if bench:
+            rest = f"  ({len(bench['missing'])} subsets are missing)" if bench["missing"] else ""
+            yield f"{title}: score", f"{100 * bench['score']:.1f}{rest}"
+    for name, probe in found.get("probes", {}).items():
+        change = f"{probe['change']:+.2f} sd, higher in {100 * probe['wins']:.0f} % of {probe['answers']}"
+        yield f"probe {name.replace('_', ' ')}", change
+    if "order_swap" in found:
+        yield "alike in both orders", f"{100 * found['order_swap']['consistent']:.1f} %"
+    for row in found.get("best_of_n", {}).get("curve", []):
+        gold = f", gold {row['gold']:.2f}" if "gold" in row else ""
+        yield f"best of {row['n']} (KL {row['kl']:.2f})", f"reward {row['score']:.2f}{gold}"
+
+
+def _share(part: Mapping[str, Any], name: str = "accuracy") -> str:
+    low, high = part["interval"]
+    return f"{100 * part[name]:.1f} %  ({100 * low:.1f} to {100 * high:.1f}), {part['pairs']} pairs"

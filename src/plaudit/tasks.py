@@ -1,10 +1,10 @@
-"""What one does with models that are there: answer a file, score a file, talk, look at a summary."""
+"""What one does with models that are there: answer a file, score a file, test a scorer, talk, look at a summary."""
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,23 +12,35 @@ from rich.console import Console
 from rich.table import Table
 
 from plaudit.errors import NumberError, RecordError, RunError
+from plaudit.evaluation.reward import Judged, best_of_answers, examine, read_judged
+from plaudit.models.export import Target, export_reward
 from plaudit.models.load import choose_machine, context_of, load_language, load_tokenizer
 from plaudit.reading import load
 from plaudit.reading.files import read_rows
 from plaudit.reading.kinds import AnyRecord, kind_of
 from plaudit.reading.loading import read_source
 from plaudit.reading.rows import Row, listing
-from plaudit.recipe import Sampling, Source, Text, load_recipe
-from plaudit.records import Demonstration, Ended, Judgement, Prompt
-from plaudit.runs import read_json
+from plaudit.recipe import Recipe, Sampling, Source, Text, load_recipe
+from plaudit.records import Answer, Demonstration, Ended, Group, Judgement, Prompt
+from plaudit.report import write_reward_page
+from plaudit.runs import read_json, write_json
 from plaudit.runs.progress import progress
 from plaudit.sampling import ModelSampler, Request
 from plaudit.scorers import EnsembleScorer, ModelScorer, load_scorer
 from plaudit.seeds import derive
-from plaudit.summary import rows
+from plaudit.summary import reward_rows, rows
 from plaudit.text import Words
+from plaudit.worlds import world
 
-__all__ = ["Chat", "sample_file", "score_file", "show_summary"]
+__all__ = [
+    "Chat",
+    "evaluate_reward",
+    "export",
+    "sample_file",
+    "score_file",
+    "show_reward_evaluation",
+    "show_summary",
+]
 
 
 def sample_file(model: Path, prompts: Path, out: Path, *, sampling: Sampling, answers: int, seed: int) -> int:
@@ -143,6 +155,108 @@ def _with_answers(place: str, record: AnyRecord) -> _Answered:
     raise RecordError(f"{place}: row: gives {kind_of(record)}, which have no answer to score")
 
 
+def evaluate_reward(
+    model: Path,
+    files: Sequence[Path],
+    out: Path,
+    *,
+    answers: Path | None,
+    by: Sequence[str],
+    probes: int,
+    cut_prompts: bool,
+    skip_bad: bool,
+) -> dict[str, Any]:
+    """Say how far a reward model can be trusted, and write `evaluation.json` and the page `report.html` about it.
+
+    The raw score is tested, without gain and bias: its gaps are what training took for log-odds. The best-of-n curve is
+    of the reward, with both.
+
+    Args:
+        model: a reward model's folder.
+        files: judgements, in any known format.
+        out: the folder to write into.
+        answers: sampled answers for the best-of-n curve, as `sample_file` writes them.
+        by: columns to split accuracy by.
+        probes: prompts whose best answer is spoiled; 0 for none.
+        cut_prompts: read the end of a prompt that has too many tokens, instead of refusing it.
+        skip_bad: leave out rows that cannot be read, instead of refusing the file.
+
+    Returns:
+        What `evaluation.json` holds.
+
+    Raises:
+        RecordError: a file cannot be read as what it should be.
+        TextError: a prompt has too many tokens.
+    """
+    judged = [item for file in files for item in read_judged(file, by, skip_bad=skip_bad)]
+    groups = _sampled_groups(answers) if answers is not None else []
+    text = _text_of(model)
+    if cut_prompts:
+        text = text.model_copy(update={"cut_prompts": True})
+    scorer = load_scorer(model, choose_machine(), text)
+    raw = scorer.raw()
+    found: dict[str, Any] = {"model": str(model), "files": [file.name for file in files]}
+    found |= examine(raw, judged, by=by, probes=probes)
+    found |= _cut_answers(raw.words, judged)
+    if groups:
+        found["best_of_n"] = best_of_answers(scorer, groups, _gold_of(model, groups))
+    out.mkdir(parents=True, exist_ok=True)
+    write_json(out / "evaluation.json", found)
+    write_reward_page(found, out / "report.html")
+    return found
+
+
+def _sampled_groups(path: Path) -> list[Group]:
+    """The answers of a file, all of one prompt in one group."""
+    parts: dict[str, tuple[Prompt, list[Answer]]] = {}
+    for prompt, texts in _answered(path):
+        _, there = parts.setdefault(prompt.id, (prompt, []))
+        there += [
+            Answer(text=text, token_ids=(), logps=(), ended=Ended.STOPPED if done else Ended.CUT, seed=0)
+            for text, done in texts
+        ]
+    return [Group(prompt=prompt, context_ids=(), answers=tuple(there)) for prompt, there in parts.values()]
+
+
+def _gold_of(model: Path, groups: Iterable[Group]) -> Callable[[Prompt, str], float] | None:
+    """The hidden taste of the world that a model's run was in, if these prompts are that world's."""
+    recipe = _recipe_of(model)
+    if recipe is None or recipe.world is None or not all("language" in group.prompt.about for group in groups):
+        return None
+    return world(recipe.world.name).gold
+
+
+def _cut_answers(words: Words, judged: Sequence[Judged]) -> dict[str, int]:
+    """How many different answers there are, and of how many the model reads only the beginning."""
+    distinct = {
+        (item.judgement.prompt.id, text): item.judgement.prompt for item in judged for text in item.judgement.answers
+    }
+    cut = 0
+    for (_, answer), prompt in distinct.items():
+        ids = words.answer_ids(answer, context_ids=words.prompt_ids(prompt))
+        cut += not ids or ids[-1] != words.end_id
+    return {"answers": len(distinct), "cut_answers": cut}
+
+
+def show_reward_evaluation(found: dict[str, Any], out: Path) -> None:
+    """Print the table of a tested reward model, and where the page is."""
+    table = Table(title=found["model"], show_header=False, title_justify="left")
+    for what, value in reward_rows(found):
+        table.add_row(what, value)
+    console = Console()
+    console.print(table)
+    console.print(f"Report: {out / 'report.html'}", soft_wrap=True)
+
+
+def export(model: Path, out: Path, to: Target) -> float:
+    """Write a reward model as a folder that other software loads: see `plaudit.models.export`.
+
+    Returns:
+        The number to add to an exported score.
+    """
+    return export_reward(model, out, to, _text_of(model))
+
+
 class Chat:
     """A run's tuned model and the one before it, answering the same words with the same seed.
 
@@ -203,9 +317,15 @@ def _words(path: Path, model: Any) -> Words:
 
 def _text_of(model: Path) -> Text:
     """The templates of the run that a model is in; the defaults for a model from elsewhere."""
+    recipe = _recipe_of(model)
+    return recipe.text if recipe is not None else Text()
+
+
+def _recipe_of(model: Path) -> Recipe | None:
+    """The recipe of the run that a model is in."""
     run = model.parent
     made_there = (run / "config.yaml").exists() and (run / "lineage.json").exists()
-    return load_recipe(run / "config.yaml").text if made_there else Text()
+    return load_recipe(run / "config.yaml") if made_there else None
 
 
 def _stop_ids(model: Any) -> list[int]:

@@ -7,6 +7,7 @@ import inspect
 import signal
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +19,14 @@ from plaudit import recipe
 from plaudit.cli import app
 from plaudit.demo import demo_recipe
 from plaudit.errors import NumberError
+from plaudit.evaluation.reward import GROUPS
 from plaudit.recipe import Recipe, Sampling, load_recipe
 
 STAGES = ("language", "sft", "reward", "policy")
 COMMANDS = [
-    *([name] for name in ("demo", "init", "run", *STAGES, "sample", "score", "evaluate", "report", "chat", "data")),
-    ["data", "check"],
+    *([name] for name in ("demo", "init", "run", *STAGES, "sample", "score", "report", "chat")),
+    *(["data"], ["data", "check"], ["evaluate"], ["evaluate", "policy"], ["evaluate", "reward"]),
+    *(["export"], ["export", "reward"]),
 ]
 WORLD = "world: {}\nmodel: {path: mine}\nsft: {epochs: 2}\n"
 
@@ -53,6 +56,30 @@ class Rooms:
         self.calls.append(("score_file", {"model": model, "answers": answers, "out": out}))
         return 3
 
+    def evaluate_reward(
+        self,
+        model: Path,
+        files: Sequence[Path],
+        out: Path,
+        *,
+        answers: Path | None,
+        by: Sequence[str],
+        probes: int,
+        cut_prompts: bool,
+        skip_bad: bool,
+    ) -> dict[str, Any]:
+        asked = {"model": model, "files": list(files), "out": out, "answers": answers, "by": tuple(by)}
+        asked |= {"probes": probes, "cut_prompts": cut_prompts, "skip_bad": skip_bad}
+        self.calls.append(("evaluate_reward", asked))
+        return {"accuracy": 0.5}
+
+    def show_reward_evaluation(self, found: dict[str, Any], out: Path) -> None:
+        self.calls.append(("show_reward_evaluation", {"found": found, "out": out}))
+
+    def export(self, model: Path, out: Path, to: str) -> float:
+        self.calls.append(("export", {"model": model, "out": out, "to": to}))
+        return -0.5
+
 
 @pytest.fixture
 def rooms(monkeypatch) -> Rooms:
@@ -64,7 +91,11 @@ def rooms(monkeypatch) -> Rooms:
 
 @pytest.mark.parametrize(
     ("module", "name"),
-    [("loop", "run"), ("tasks", "show_summary"), ("tasks", "sample_file"), ("tasks", "score_file")],
+    [
+        ("loop", "run"),
+        *(("tasks", name) for name in ("show_summary", "sample_file", "score_file", "export")),
+        *(("tasks", name) for name in ("evaluate_reward", "show_reward_evaluation")),
+    ],
 )
 def test_the_stand_in_has_the_signatures_of_the_real_ones(module, name):
     real = inspect.signature(getattr(importlib.import_module(f"plaudit.{module}"), name))
@@ -267,14 +298,54 @@ def test_sampling_options_are_checked_before_anything_loads(rooms, tmp_path):
 
 def test_evaluate_reads_the_recipe_of_the_run(rooms, tmp_path):
     run = make_run(tmp_path / "run", "policy")
-    assert plaudit_("evaluate", run).exit_code == 0
+    assert plaudit_("evaluate", "policy", run).exit_code == 0
     asked = {"recipe": load_recipe(run / "config.yaml"), "folder": run, "fresh": False, "only": "evaluate"}
     assert rooms.calls == [("run", asked), ("show_summary", {"folder": run})]
 
 
-@pytest.mark.parametrize("command", ["evaluate", "report", "chat"])
+def test_evaluate_reward_tests_the_runs_reward_model(rooms, tmp_path):
+    run = make_run(tmp_path / "run", "reward-model")
+    one, two = tmp_path / "one.jsonl", tmp_path / "two.jsonl"
+    for file in (one, two):
+        file.write_text("")
+    assert plaudit_("evaluate", "reward", run, one, two).exit_code == 0
+    out = run / "reward-model" / "evaluation"
+    asked = {"model": run / "reward-model", "files": [one, two], "out": out, "answers": None, "by": GROUPS}
+    asked |= {"probes": 200, "cut_prompts": False, "skip_bad": False}
+    shown = ("show_reward_evaluation", {"found": {"accuracy": 0.5}, "out": out})
+    assert rooms.calls == [("evaluate_reward", asked), shown]
+
+
+def test_every_option_of_evaluate_reward(rooms, tmp_path):
+    run, file, out = make_run(tmp_path / "run", "reward-model"), tmp_path / "one.jsonl", tmp_path / "out"
+    file.write_text("")
+    options = ["--by", "topic", "--by", "who", "--no-probes", "--answers", file, "--cut-prompts", "--skip-bad"]
+    result = plaudit_("evaluate", "reward", run, file, "--out", out, *options)
+    assert result.exit_code == 0, result.output
+    (_, asked), _ = rooms.calls
+    wanted = {"out": out, "answers": file, "by": ("topic", "who"), "probes": 0, "cut_prompts": True, "skip_bad": True}
+    assert asked == {"model": run / "reward-model", "files": [file], **wanted}
+
+
+def test_evaluate_reward_needs_a_file(tmp_path):
+    run = make_run(tmp_path / "run", "reward-model")
+    assert plaudit_("evaluate", "reward", run).exit_code == 2
+    assert plaudit_("evaluate", "reward", run, tmp_path / "none.jsonl").exit_code == 2
+
+
+def test_export_says_what_to_add(rooms, tmp_path):
+    run = make_run(tmp_path / "run", "reward-model")
+    result = plaudit_("export", "reward", run, tmp_path / "out", "--to", "vllm")
+    assert result.exit_code == 0, result.output
+    assert rooms.calls == [("export", {"model": run / "reward-model", "out": tmp_path / "out", "to": "vllm"})]
+    assert "the reward is its score -0.5" in result.stdout
+    assert plaudit_("export", "reward", run, tmp_path / "out").exit_code == 2  # to whom?
+    assert plaudit_("export", "reward", run, tmp_path / "out", "--to", "nobody").exit_code == 2
+
+
+@pytest.mark.parametrize("command", [["evaluate", "policy"], ["report"], ["chat"]])
 def test_a_folder_that_is_no_run(command, tmp_path):
-    result = plaudit_(command, tmp_path)
+    result = plaudit_(*command, tmp_path)
     assert result.exit_code == 1
     assert "is not a run folder: it has no config.yaml" in result.stderr
 

@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 
 from plaudit.errors import RunError
 from plaudit.report import write_report
-from plaudit.report.write import embed
+from plaudit.report.frame import embed
 
 VOID = {"meta", "link", "input", "br", "img", "hr"}
 EVIL = [

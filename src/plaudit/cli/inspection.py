@@ -1,9 +1,9 @@
-"""Commands that use what a run has made: sample, score, evaluate, report, chat."""
+"""Commands that use what a run has made: sample, score, evaluate, export, report, chat."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -27,8 +27,17 @@ REWARD_MODELS = ("reward-model",)
 
 def add_to(app: typer.Typer) -> None:
     """Register these commands."""
-    for command in (sample, score, evaluate, report, chat):
-        app.command()(command)
+    app.command()(sample)
+    app.command()(score)
+    evaluate = typer.Typer(help="Test what a run has made: its policy, or a reward model.", no_args_is_help=True)
+    evaluate.command("policy")(evaluate_policy)
+    evaluate.command("reward")(evaluate_reward)
+    app.add_typer(evaluate, name="evaluate")
+    export = typer.Typer(help="Write a model for other software.", no_args_is_help=True)
+    export.command("reward")(export_reward)
+    app.add_typer(export, name="export")
+    app.command()(report)
+    app.command()(chat)
 
 
 @guarded()
@@ -85,7 +94,7 @@ def score(
 
 
 @guarded(go_on=True)
-def evaluate(run: Run) -> None:
+def evaluate_policy(run: Run) -> None:
     """Answer held-out prompts with the tuned model and the one before it, and show the table."""
     from plaudit.recipe import load_recipe
 
@@ -95,6 +104,87 @@ def evaluate(run: Run) -> None:
 
     loop.run(recipe, run, only="evaluate")
     tasks.show_summary(run)
+
+
+@guarded()
+def evaluate_reward(
+    model: RunOrModel,
+    files: Annotated[
+        list[Path],
+        typer.Argument(metavar="FILE...", exists=True, dir_okay=False, help="Judgements, in any known format."),
+    ],
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--out",
+            metavar="DIR",
+            help="Where to write. [default: evaluation/ in the model's folder]",
+            show_default=False,
+        ),
+    ] = None,
+    answers: Annotated[
+        Path | None,
+        typer.Option(
+            "--answers",
+            metavar="FILE",
+            exists=True,
+            dir_okay=False,
+            help="For the best-of-n curve: several answers to each prompt, as by `plaudit sample --answers 16`.",
+        ),
+    ] = None,
+    by: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--by",
+            metavar="COLUMN",
+            help="Split accuracy by a column; may be given many times. [default: subset, section, category, scenario, "
+            "language, file, annotator, answers, where they are]",
+            show_default=False,
+        ),
+    ] = None,
+    probes: Annotated[bool, typer.Option("--probes/--no-probes", help="Score answers spoiled on purpose, too.")] = True,
+    cut_prompts: Annotated[
+        bool, typer.Option("--cut-prompts", help="Read the end of a prompt that has too many tokens.")
+    ] = False,
+    skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Leave out rows that cannot be read.")] = False,
+) -> None:
+    """Say how far a reward model can be trusted, on judgements that it was not trained on.
+
+    Accuracy by subset, annotator and agreement; ties, calibration, length, order; answers spoiled on purpose; best of
+    n; RewardBench's numbers for files of its form. Writes evaluation.json and report.html.
+    """
+    folder = model_in(model, *REWARD_MODELS)
+    into = out or folder / "evaluation"
+
+    from plaudit import tasks
+    from plaudit.evaluation.reward import GROUPS, PROBED
+
+    found = tasks.evaluate_reward(
+        folder,
+        files,
+        into,
+        answers=answers,
+        by=by or GROUPS,
+        probes=PROBED if probes else 0,
+        cut_prompts=cut_prompts,
+        skip_bad=skip_bad,
+    )
+    tasks.show_reward_evaluation(found, into)
+
+
+@guarded()
+def export_reward(
+    model: RunOrModel,
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="The folder to write; it must not be there.")],
+    to: Annotated[Literal["transformers", "vllm"], typer.Option(help="Who shall read it.")],
+) -> None:
+    """Write a reward model as a plain folder, its gain folded into its weights, with a README on how to use it."""
+    folder = model_in(model, *REWARD_MODELS)
+
+    from plaudit import tasks
+
+    offset = tasks.export(folder, out, to)
+    typer.echo(f"{out}: {folder} for {to}; the reward is its score {offset:+g}")
 
 
 @guarded()

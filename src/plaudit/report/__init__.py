@@ -4,11 +4,13 @@
 
     path = write_report(Path("runs/demo"))
 
-Reads the run folder's files and nothing else; neither torch nor transformers is loaded.
+`write_reward_page` does the same for what `plaudit evaluate reward` found. Reads the run folder's files and nothing
+else; neither torch nor transformers is loaded.
 """
 
 from __future__ import annotations
 
+from plaudit.report.trust import write_reward_page
 from plaudit.report.write import write_report
 
-__all__ = ["write_report"]
+__all__ = ["write_report", "write_reward_page"]

@@ -29,7 +29,7 @@ from plaudit.report.curves import Curve, Line, thin
 from plaudit.report.numerals import count, percent, short
 from plaudit.report.words import english
 
-__all__ = ["Bin", "Picture", "draw_calibration", "draw_curve", "draw_distance", "draw_spread"]
+__all__ = ["Bin", "Picture", "draw_best_of", "draw_calibration", "draw_curve", "draw_distance", "draw_spread"]
 
 _ROLES = ("blue", "orange", "gold", "purple", "teal", "slate", "ink", "ink-soft", "line", "card")
 _COLOUR = {role: f"#0{index:x}c0de" for index, role in enumerate(_ROLES)}
@@ -179,6 +179,23 @@ def draw_spread(name: str, before: Sequence[float], after: Sequence[float]) -> P
         ]
         labels = [f"{short(low)} … {short(high)}" for low, high in pairwise(edges)]
         return _finish(f"spread-{name}", figure, axes, lines, centres, labels=labels)
+
+
+def draw_best_of(
+    id: str, counts: Sequence[int], means: Sequence[float], intervals: Sequence[tuple[float, float]], colour: str
+) -> Picture:
+    """The best of n answers, each doubling of n one step to the right, with 95 % intervals."""
+    x = list(range(len(counts)))
+    with _axes() as (figure, axes):
+        lows, highs = zip(*intervals, strict=True)
+        axes.fill_between(x, lows, highs, color=_COLOUR[colour], alpha=0.18, linewidth=0)
+        axes.plot(x, means, color=_COLOUR[colour], linewidth=2)
+        axes.plot(x, means, "o", color=_COLOUR[colour], markersize=6, markeredgecolor=_COLOUR["card"])
+        _centre_level(axes, [*lows, *highs])
+        axes.set_xticks(x, [count(n) for n in counts])
+        _label(axes, "axis.best")
+        lines: list[dict[str, Any]] = [{"word": id, "name": "", "colour": colour, "y": list(means)}]
+        return _finish(id.replace(".", "-"), figure, axes, lines, x, labels=[f"n = {count(n)}" for n in counts])
 
 
 @contextmanager

@@ -12,7 +12,21 @@ from plaudit.report.folder import Row, RunFolder, number
 from plaudit.report.numerals import count, duration, percent, short
 from plaudit.report.words import WORDS, Say
 
-__all__ = ["Card", "Label", "RewardView", "StageView", "name_of_stage", "reward_view", "spreads", "stage_views"]
+__all__ = [
+    "Card",
+    "Label",
+    "Rate",
+    "RewardView",
+    "StageView",
+    "calibration_card",
+    "flat",
+    "name_of_stage",
+    "pair",
+    "read",
+    "reward_view",
+    "spreads",
+    "stage_views",
+]
 
 Label: TypeAlias = Say | str
 """A text of the house, or a name from the run, which is shown as it is."""
@@ -137,7 +151,7 @@ def _curve_card(id: str, stage: str, curve: Curve) -> Card:
         about=Say(about) if about else None,
         picture=draw_curve(id, curve),
         latest=short(first.y[-1]),
-        read=_read(title, first.y),
+        read=read(title, first.y),
         legend=legend,
         guide=None if curve.guide is None else Say("curves.guide", {"value": short(curve.guide)}),
     )
@@ -149,11 +163,12 @@ def _distance_card(id: str, curve: Curve, steps: Sequence[float]) -> Card:
         title=title,
         about=Say(f"{curve.word}.about"),
         picture=draw_distance(id, curve, steps),
-        read=_read(title, curve.lines[0].y),
+        read=read(title, curve.lines[0].y),
     )
 
 
-def _read(title: Label, y: Sequence[float]) -> Say:
+def read(title: Label, y: Sequence[float]) -> Say:
+    """A line in one sentence."""
     values = {
         "title": f"@{title.key}" if isinstance(title, Say) else title,
         "first": short(y[0]),
@@ -178,7 +193,7 @@ def spreads(evaluation: Sequence[Row]) -> tuple[Card, ...]:
                 title=title,
                 about=Say("cmp.spread.about"),
                 picture=draw_spread(name, *sides),
-                read=_read(title, [sum(side) / len(side) for side in sides]),
+                read=read(title, [sum(side) / len(side) for side in sides]),
                 legend=(("orange", Say("before")), ("blue", Say("after"))),
             )
         )
@@ -235,13 +250,14 @@ def reward_view(folder: RunFolder) -> RewardView | None:
     return RewardView(
         rates=tuple(rates),
         facts=tuple(facts),
-        calibration=_calibration(found.get("calibration")),
+        calibration=calibration_card(found.get("calibration")),
         by_k=tuple(_by_k(found.get("by_k"))),
         others=flat({name: value for name, value in found.items() if name not in known}),
     )
 
 
-def _calibration(rows: object) -> Card | None:
+def calibration_card(rows: object) -> Card | None:
+    """The picture of a reliability table, or nothing where it has no rows."""
     bins = []
     for row in rows if isinstance(rows, list) else []:
         values = [number(row.get(name)) for name in ("predicted", "observed", "count")] if isinstance(row, dict) else []
@@ -254,7 +270,7 @@ def _calibration(rows: object) -> Card | None:
         title=Say("rm.calibration"),
         about=Say("rm.calibration.about"),
         picture=draw_calibration(bins),
-        read=_read(Say("rm.calibration"), [found.observed for found in bins]),
+        read=read(Say("rm.calibration"), [found.observed for found in bins]),
     )
 
 

@@ -8,6 +8,8 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field
 
+from plaudit.report.trust_words import TRUST
+
 __all__ = ["WORDS", "Say", "english"]
 
 
@@ -444,5 +446,5 @@ _PROVENANCE: dict[str, tuple[str, str]] = {
     "rec.setting": ("Setting", "设置"),
 }
 
-WORDS: dict[str, tuple[str, str]] = {**_PAGE, **_HEADLINE, **_CURVES, **_REWARD, **_BROWSER, **_PROVENANCE}
+WORDS: dict[str, tuple[str, str]] = {**_PAGE, **_HEADLINE, **_CURVES, **_REWARD, **_BROWSER, **_PROVENANCE, **TRUST}
 """Key to (English, Chinese)."""

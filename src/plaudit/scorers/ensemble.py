@@ -19,6 +19,7 @@ from plaudit.records import Ended, Group, Prompt
 from plaudit.runs import read_json, write_json
 from plaudit.scorers.model import ModelScorer
 from plaudit.scorers.seam import Scores, by_group
+from plaudit.text import Words
 
 __all__ = ["Combine", "EnsembleScorer", "check_reward", "combined", "load_scorer", "member_folders", "save_ensemble"]
 
@@ -75,6 +76,15 @@ class EnsembleScorer:
         self.caution = caution
         self.gain = gain
         self.bias = bias
+
+    @property
+    def words(self) -> Words:
+        """The tokenizer of the first member."""
+        return self.members[0].words
+
+    def raw(self) -> EnsembleScorer:
+        """The mean of what the members say without gain and bias: differences of it are log-odds."""
+        return EnsembleScorer([member.raw() for member in self.members])
 
     def score(self, groups: Sequence[Group]) -> Scores:
         """The combined reward of each answer; the part `disagreement` is the members' standard deviation."""

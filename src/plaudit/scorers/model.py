@@ -67,6 +67,10 @@ class ModelScorer:
         words = Words(load_tokenizer(str(folder)), text, context=context_of(model.config))
         return cls(RewardNetwork(model), words, machine, gain=gain, bias=bias, micro_tokens=micro_tokens)
 
+    def raw(self) -> ModelScorer:
+        """The same without gain and bias: differences of its scores are what training took for log-odds."""
+        return ModelScorer(self.network, self.words, self.machine, micro_tokens=self.micro_tokens)
+
     def score(self, groups: Sequence[Group]) -> Scores:
         """The reward of each answer. An answer that was cut is read without an end token."""
         texts = [(g.prompt, [(a.text, a.ended is Ended.STOPPED) for a in g.answers]) for g in groups]

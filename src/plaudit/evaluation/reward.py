@@ -1,0 +1,244 @@
+"""How far a reward model, or any other scorer, can be trusted on files of judgements."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from plaudit.errors import RecordError
+from plaudit.evaluation import pairs
+from plaudit.evaluation.best_of_n import best_of_n_curve
+from plaudit.evaluation.pairs import Scored
+from plaudit.evaluation.probes import cases_of, order_swap, probe
+from plaudit.evaluation.rewardbench import Row2, is_row_2, judgement_of_2, rewardbench, rewardbench_2
+from plaudit.reading.fields import Fields
+from plaudit.reading.files import read_rows
+from plaudit.reading.formats import recognise
+from plaudit.reading.rows import Problem, Row, listing
+from plaudit.records import Answer, Ended, Group, Judgement, Prompt, describe
+from plaudit.runs.progress import progress, say
+from plaudit.scorers import Scorer
+
+__all__ = ["GROUPS", "PROBED", "Judged", "best_of_answers", "examine", "measure", "read_judged", "score_judged"]
+
+GROUPS = ("subset", "section", "category", "scenario", "language", "file", "annotator", "answers")
+"""What accuracy is split by, where the rows say it."""
+
+PROBED = 200
+"""Prompts whose best answer is spoiled, as a rule."""
+
+_LOOK_AT = 100  # rows by which a format is recognised
+_AT_ONCE = 32  # judgements scored in one call
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Judged:
+    """A judgement and what its row says besides."""
+
+    judgement: Judgement
+    facts: Mapping[str, str] = field(default_factory=dict)
+    """Short values of the row's other columns, of the prompt's `about`, and the `file`."""
+    correct: int | None = None
+    """How many of the answers are right, in a row of RewardBench 2."""
+
+
+def read_judged(path: Path, by: Sequence[str] = GROUPS, *, skip_bad: bool = False) -> list[Judged]:
+    """The judgements of a file in any known format, or in RewardBench 2's, each with the facts of its row.
+
+    Args:
+        path: a file that `plaudit.reading` knows.
+        by: the columns to keep as facts; `id` and `subset` are kept in any case.
+
+        skip_bad: leave out rows that cannot be read, and say how many.
+
+    Raises:
+        RecordError: rows that cannot be read, or that hold no judgement, with file, line and field.
+    """
+    found: list[Judged] = []
+    rows, problems = _rows(path)
+    second = bool(rows) and all(is_row_2(fields) for _, fields in rows[:_LOOK_AT])
+    known = None if second or not rows else recognise([fields for _, fields in rows[:_LOOK_AT]])
+    for row, fields in rows:
+        try:
+            records = [judgement_of_2(fields)] if known is None else known.read(fields)
+        except ValidationError as error:
+            problems.append(Problem(row.place, describe(error)))
+            continue
+        except RecordError as error:
+            problems.append(Problem(row.place, str(error)))
+            continue
+        for record in records:
+            if not isinstance(record, Judgement):
+                problems.append(Problem(row.place, f"row: a {type(record).__name__.lower()} judges nothing"))
+                continue
+            facts = {"file": path.name, **_facts({**record.prompt.about, **row.value}, {*by, "id", "subset"})}
+            found.append(
+                Judged(judgement=record, facts=facts, correct=len(row.value["chosen"]) if known is None else None)
+            )
+    if problems and skip_bad:
+        say(f"{path}: {len(problems)} rows cannot be read and are left out, such as {problems[0]}")
+    elif problems:
+        raise RecordError(f"cannot read judgements, {len(problems)} problems in {path}:\n{listing(problems)}")
+    if not found:
+        raise RecordError(f"{path}: holds no judgement")
+    return found
+
+
+def _rows(path: Path) -> tuple[list[tuple[Row, Fields]], list[Problem]]:
+    rows: list[tuple[Row, Fields]] = []
+    problems: list[Problem] = []
+    for item in read_rows(path):
+        if isinstance(item, Problem):
+            problems.append(item)
+        elif not isinstance(item.value, Mapping):
+            problems.append(Problem(item.place, f"row: needs an object (found {item.value!r:.60})"))
+        else:
+            rows.append((item, Fields(item.value)))
+    return rows, problems
+
+
+def _facts(row: Mapping[str, Any], names: set[str]) -> dict[str, str]:
+    values = {name: row[name] for name in names if isinstance(row.get(name), str | int | bool)}
+    return {name: str(value) for name, value in values.items() if 0 < len(str(value)) <= 80}
+
+
+def score_judged(scorer: Scorer, judged: Sequence[Judged]) -> tuple[list[tuple[Judged, tuple[float, ...]]], int]:
+    """A score for each answer; what several people judged is scored once.
+
+    Returns:
+        The judgements with their scores, without those of which an answer has none, and how many these are.
+
+    Raises:
+        NumberError: a score is not finite.
+    """
+    keys = [_key(item.judgement) for item in judged]
+    asked = dict(zip(keys, (item.judgement for item in judged), strict=True))
+    known: dict[tuple[str, ...], tuple[float, ...]] = {}
+    distinct = list(asked)
+    with progress("score", len(distinct)) as advance:
+        for start in range(0, len(distinct), _AT_ONCE):
+            part = distinct[start : start + _AT_ONCE]
+            groups = [_as_group(asked[key]) for key in part]
+            scores = scorer.score(groups)
+            scores.check(groups)
+            known |= dict(zip(part, scores.value_PG, strict=True))
+            advance(len(part))
+    scored = [(item, known[key]) for item, key in zip(judged, keys, strict=True)]
+    whole = [(item, values) for item, values in scored if all(map(math.isfinite, values))]
+    return whole, len(scored) - len(whole)
+
+
+def _key(judgement: Judgement) -> tuple[str, ...]:
+    return (judgement.prompt.id, judgement.prompt.plain(), *judgement.answers)
+
+
+def _as_group(judgement: Judgement) -> Group:
+    answers = tuple(Answer(text=a, token_ids=(), logps=(), ended=Ended.STOPPED, seed=0) for a in judgement.answers)
+    return Group(prompt=judgement.prompt, context_ids=(), answers=answers)
+
+
+def measure(scored: Sequence[Scored], by: Sequence[str] = GROUPS) -> dict[str, Any]:
+    """Everything that scores of judged answers say, as plain JSON values: see `plaudit.evaluation.pairs`.
+
+    Args:
+        scored: judgements with their scores.
+        by: facts to split accuracy by; one with a single value is left out.
+    """
+    ordered, tied = pairs.pairs_of(scored), pairs.tied_gaps(scored)
+    split = {name: parts for name in by if len(parts := pairs.grouped(scored, name)) > 1}
+    found = {
+        "judgements": len(scored),
+        **pairs.accuracy(ordered),
+        "ties": pairs.with_ties(ordered, tied),
+        "thumbs": pairs.thumbs(scored),
+        "length": pairs.against_length(ordered),
+        **pairs.calibration([pair.gap for pair in ordered]),
+        "groups": split,
+        "agreement": pairs.agreement(scored),
+    }
+    return {name: value for name, value in found.items() if value not in ({}, None)}
+
+
+def examine(
+    scorer: Scorer, judged: Sequence[Judged], *, by: Sequence[str] = GROUPS, probes: int = PROBED, seed: int = 0
+) -> dict[str, Any]:
+    """Score judgements and say how far the scores can be trusted.
+
+    Args:
+        scorer: anything that grades answers. Calibration takes its score gaps for log-odds.
+        judged: what people said.
+        by: facts to split accuracy by.
+        probes: prompts whose best answer is spoiled, and judgements scored again in reverse; 0 leaves both out.
+        seed: of the shuffled words.
+
+    Raises:
+        RecordError: no judgement is left with scores.
+        NumberError: a score is not finite.
+    """
+    whole, failed = score_judged(scorer, judged)
+    if not whole:
+        raise RecordError(f"none of {len(judged)} judgements has scores for all of its answers")
+    scored = [Scored(judgement=item.judgement, scores=values, facts=item.facts) for item, values in whole]
+    found = measure(scored, by)
+    if failed:
+        found["failed"] = failed
+    first = [(item.facts["subset"], p.gap) for item in scored if "subset" in item.facts for p in pairs.pairs_of([item])]
+    second = [
+        Row2(item.facts.get("id", ""), item.facts.get("subset", ""), item.correct, values)
+        for item, values in whole
+        if item.correct is not None
+    ]
+    found |= {"rewardbench_2": rewardbench_2(second)} if second else {"rewardbench": rewardbench(first)}
+    if probes:
+        with progress("probe", 2) as advance:
+            found["probes"] = probe(scorer, cases_of([item.judgement for item in scored], probes), seed=seed)
+            advance(1)
+            some = scored[:probes]
+            found["order_swap"] = order_swap(scorer, [s.judgement for s in some], [s.scores for s in some])
+            advance(1)
+    return {name: value for name, value in found.items() if value != {}}
+
+
+def best_of_answers(
+    scorer: Scorer,
+    groups: Sequence[Group],
+    gold: Callable[[Prompt, str], float] | None = None,
+) -> dict[str, Any]:
+    """The best-of-n curve of sampled answers.
+
+    Args:
+        scorer: chooses the best.
+        groups: each prompt's answers.
+        gold: what an answer is worth by another scale, in a built-in world its hidden taste.
+
+    Returns:
+        `prompts`, `answers` (the fewest of a prompt), and `curve`, as `best_of_n_curve` gives it.
+
+    Raises:
+        RecordError: a prompt has fewer than two answers.
+        NumberError: a score is not finite.
+    """
+    short = [group.prompt for group in groups if len(group.answers) < 2]
+    if short or not groups:
+        raise RecordError(
+            f"best of n needs two or more answers to each prompt, but {len(short)} of {len(groups)} prompts have one: "
+            "sample with --answers 16"
+        )
+    values: list[tuple[float, ...]] = []
+    with progress("best of n", len(groups)) as advance:
+        for start in range(0, len(groups), _AT_ONCE):
+            part = groups[start : start + _AT_ONCE]
+            scores = scorer.score(part)
+            scores.check(part)
+            values += scores.value_PG
+            advance(len(part))
+    worth = (
+        None if gold is None else [[gold(group.prompt, answer.text) for answer in group.answers] for group in groups]
+    )
+    fewest = min(len(group.answers) for group in groups)
+    return {"prompts": len(groups), "answers": fewest, "curve": best_of_n_curve(values, worth)}

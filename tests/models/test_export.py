@@ -1,0 +1,127 @@
+"""Exported reward models: the layout, and equal scores by Transformers alone."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import pytest
+import torch
+from transformers import AutoModelForSequenceClassification, AutoTokenizer, pipeline
+
+from plaudit.errors import ModelError, RunError
+from plaudit.models.export import VLLM, export_reward
+from plaudit.models.load import Machine, save_model
+from plaudit.recipe import Text
+from plaudit.records import Prompt
+from plaudit.scorers import ModelScorer
+from plaudit.testing.tiny import tiny_model, tiny_tokenizer
+
+CPU = Machine(device=torch.device("cpu"), bf16=False)
+TEXT = Text(template="q: {prompt} a: ")
+ANSWERS = ("so", "because of it", "")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    path = tmp_path_factory.mktemp("rm") / "reward-model"
+    save_model(tiny_model(reward=True), path, tiny_tokenizer(), reward_gain=2.5, reward_bias=-0.75)
+    return path
+
+
+@pytest.fixture(scope="module", params=["transformers", "vllm"])
+def exported(request, folder, tmp_path_factory):
+    out = tmp_path_factory.mktemp(request.param) / "out"
+    assert export_reward(folder, out, request.param, TEXT) == -0.75
+    return out
+
+
+def rewards(path):
+    scorer = ModelScorer.from_folder(path, CPU, TEXT)
+    return scorer.score_texts([(Prompt(text="why"), [(answer, True) for answer in ANSWERS])])
+
+
+def test_the_layout_that_vllm_reads(exported):
+    """See the module for where each of these is read in vLLM's sources."""
+    config = json.loads((exported / "config.json").read_text())
+    assert config["architectures"] == ["LlamaForSequenceClassification"]
+    assert config["id2label"] == {"0": "LABEL_0"}
+    assert config["problem_type"] == "regression"
+    assert (config["reward_gain"], config["reward_bias"]) == (1.0, -0.75)
+    assert {"config.json", "model.safetensors", "tokenizer.json", "README.md"} <= {p.name for p in exported.iterdir()}
+    from safetensors import safe_open
+
+    with safe_open(exported / "model.safetensors", "pt") as weights:
+        names = set(weights.keys())
+        assert weights.get_tensor("score.weight").shape == (1, 32)
+    assert not {name for name in names if name.startswith("lm_head") or name == "score.bias"}
+    assert all(name.startswith("model.") or name == "score.weight" for name in names)
+
+
+def test_a_plain_pipeline_gives_the_reward_but_for_its_offset(folder, exported):
+    score = pipeline("text-classification", model=str(exported))
+    texts = [f"q: why a: {answer}</s>" for answer in ANSWERS]
+    plain = [found["score"] for found in score(texts)]
+    assert plain == pytest.approx([reward + 0.75 for reward in rewards(folder)], abs=1e-5)
+    together = [found["score"] for found in score(texts, batch_size=3)]
+    assert together == pytest.approx(plain, abs=1e-5)
+
+
+def test_plain_transformers_reload_it_in_another_process(folder, exported):
+    """Without Plaudit in it, and with nothing missing or left over."""
+    script = """
+import sys
+from transformers import AutoModelForSequenceClassification, AutoTokenizer
+model, info = AutoModelForSequenceClassification.from_pretrained(sys.argv[1], output_loading_info=True)
+assert not info["missing_keys"] and not info["unexpected_keys"], info
+ids = AutoTokenizer.from_pretrained(sys.argv[1])("q: why a: so</s>", return_tensors="pt").input_ids
+print(float(model.eval()(ids).logits))
+assert "plaudit" not in sys.modules
+"""
+    done = subprocess.run([sys.executable, "-c", script, str(exported)], capture_output=True, text=True, check=True)
+    assert float(done.stdout) == pytest.approx(rewards(folder)[0] + 0.75, abs=1e-5)
+
+
+def test_plaudit_reads_its_export_as_the_same_reward(folder, exported):
+    assert rewards(exported) == pytest.approx(rewards(folder), abs=1e-5)
+
+
+def test_the_readme_says_how(exported):
+    readme = (exported / "README.md").read_text()
+    assert "Reward = score + (-0.75)" in readme
+    assert '`"q: {prompt} a: "`' in readme
+    assert "must be `</s>`" in readme
+    if exported.parent.name.startswith("vllm"):
+        assert f"vLLM {VLLM}" in readme
+        assert """--runner pooling --dtype float32 --pooler-config '{"logit_mean": 0.75}'""" in readme
+    else:
+        assert 'pipeline("text-classification"' in readme
+
+
+def test_what_is_there_is_kept(folder, tmp_path):
+    with pytest.raises(RunError, match="is there already"):
+        export_reward(folder, tmp_path, "vllm", TEXT)
+
+
+def test_the_original_is_not_changed(folder, exported):
+    del exported
+    assert json.loads((folder / "config.json").read_text())["reward_gain"] == 2.5
+    weight = AutoModelForSequenceClassification.from_pretrained(folder).score.weight
+    assert torch.equal(weight, tiny_model(reward=True).score.weight)
+    assert AutoTokenizer.from_pretrained(folder).eos_token == "</s>"
+
+
+def test_a_head_that_cannot_take_the_gain_is_refused(tmp_path):
+    sizes = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 4, "intermediate_size": 48}
+    save_model(tiny_model("bert", reward=True, **sizes), tmp_path / "rm", tiny_tokenizer(), reward_gain=2.0)
+    with pytest.raises(ModelError, match="BertForSequenceClassification keeps its head elsewhere"):
+        export_reward(tmp_path / "rm", tmp_path / "out", "transformers", TEXT)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_language_model_is_refused(tmp_path):
+    save_model(tiny_model(), tmp_path / "lm", tiny_tokenizer())
+    with pytest.raises(ModelError, match="a reward model has one"):
+        export_reward(tmp_path / "lm", tmp_path / "out", "vllm", TEXT)
+    assert not (tmp_path / "out").exists()
