@@ -28,7 +28,7 @@ from plaudit.records import Choice, Comment, Comparison, Judgement, Ranking, Sco
 from plaudit.text import Words
 from plaudit.training.objectives import JudgedBatch, Said
 
-__all__ = ["Judged", "JudgedTokens", "Mix", "judged_batch", "judged_tokens", "said_by"]
+__all__ = ["Judged", "JudgedTokens", "Mix", "gathered", "judged_batch", "judged_tokens", "said_by"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,7 +91,7 @@ def said_by(judgements: Iterable[Judgement], settings: Reward) -> tuple[list[Jud
     Raises:
         RecordError: scores shall be read as numbers, but nobody said on which scale.
     """
-    together = _together(judgements)
+    together = gathered(judgements)
     spread = _spread_of(together)
     found: list[Judged] = []
     left_out: Counter[str] = Counter()
@@ -210,7 +210,7 @@ def _spread_of(judgements: Sequence[Judgement]) -> tuple[float, float]:
     return (statistics.fmean(scores) if scores else 0.0), (sd if sd > 0 else 1.0)
 
 
-def _together(judgements: Iterable[Judgement]) -> list[Judgement]:
+def gathered(judgements: Iterable[Judgement]) -> list[Judgement]:
     """Scores of single answers to one prompt, by one annotator on one scale, as one, where the first was."""
     kept: list[Judgement | list[Judgement]] = []
     places: dict[tuple[Any, ...], list[Judgement]] = {}
