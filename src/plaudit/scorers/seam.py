@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from plaudit.errors import NumberError, ShapeError
-from plaudit.records import Group, Prompt
+from plaudit.errors import NumberError, RecordError, ShapeError
+from plaudit.records import Answer, Group, Prompt
 
-__all__ = ["FunctionScorer", "Scorer", "Scores"]
+__all__ = ["FunctionScorer", "Scorer", "Scores", "arranged", "pairs", "reference_of"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -20,7 +20,7 @@ class Scores:
     value_PG: tuple[tuple[float, ...], ...]
     """A number for each answer of each group, higher is better; NaN where it failed."""
     parts: Mapping[str, tuple[tuple[float, ...], ...]] = field(default_factory=dict)
-    """Named components, in the same shape."""
+    """Named components, in the same shape; their means are metrics of the policy stage."""
     failed: Mapping[tuple[int, int], str] = field(default_factory=dict)
     """(group, answer) -> why it has no score."""
 
@@ -67,3 +67,28 @@ class FunctionScorer:
                 tuple(float(self.function(group.prompt, answer.text)) for answer in group.answers) for group in groups
             )
         )
+
+
+def pairs(groups: Sequence[Group]) -> list[tuple[Prompt, Answer]]:
+    """Each answer with its prompt, group by group."""
+    return [(group.prompt, answer) for group in groups for answer in group.answers]
+
+
+def arranged(values: Iterable[float], groups: Sequence[Group]) -> tuple[tuple[float, ...], ...]:
+    """One value for each of `pairs(groups)`, in the shape of the groups."""
+    rest = iter(values)
+    return tuple(tuple(float(next(rest)) for _ in group.answers) for group in groups)
+
+
+def reference_of(prompt: Prompt) -> str:
+    """The prompt's reference.
+
+    Raises:
+        RecordError: it has none.
+    """
+    if not prompt.reference:
+        raise RecordError(
+            f"prompt {prompt.id} has no reference, to which its answers could be compared: {prompt.plain()[:60]!r}; "
+            "give one, or score by other means"
+        )
+    return prompt.reference

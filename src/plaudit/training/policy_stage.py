@@ -203,7 +203,7 @@ def train_policy(
         if control.over:
             return None
         groups = _sample(sampler, words, prompts, settings, step, seed)
-        rewards = _rewards(scorer, groups, settings)
+        rewards, parts = _rewards(scorer, groups, settings)
         rollout, old_logp_BT = _rollout(learner, reference, groups, rewards)
         beta = control.beta
         estimate = algorithm.advantage(rollout, beta)
@@ -220,6 +220,7 @@ def train_policy(
         sampler.load(None, step + 1)
         return {
             **_describe(groups, rewards, kl_B),
+            **parts,
             **observe(groups),
             "beta": beta,
             **_critic_quality(rollout, estimate, algorithm),
@@ -246,19 +247,24 @@ def _sample(
     return sampler.sample(requests, settings.sampling)
 
 
-def _rewards(scorer: Scorer, groups: Sequence[Group], settings: Policy) -> list[float]:
+def _rewards(scorer: Scorer, groups: Sequence[Group], settings: Policy) -> tuple[list[float], dict[str, float]]:
+    """The reward of each answer, and the mean of each of the scorer's parts."""
     scores = scorer.score(groups)
     scores.check(groups)
     if scores.failed:
         raise NumberError(f"the scorer failed on {len(scores.failed)} answers: {next(iter(scores.failed.values()))}")
     rewards = scores.flat()
+    parts = {
+        f"reward/{name}": statistics.fmean(value for values in part for value in values)
+        for name, part in scores.parts.items()
+    }
     if settings.cut_reward is None:
-        return rewards
+        return rewards, parts
     answers = [answer for group in groups for answer in group.answers]
     return [
         settings.cut_reward if answer.ended is Ended.CUT else reward
         for answer, reward in zip(answers, rewards, strict=True)
-    ]
+    ], parts
 
 
 def _rollout(
