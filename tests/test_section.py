@@ -26,4 +26,4 @@ def test_it_is_closed_and_frozen():
     with pytest.raises(ValidationError, match="Extra inputs"):
         Outer.model_validate({"innr": {}})
     with pytest.raises(ValidationError, match="frozen"):
-        Inner().size = 3  # type: ignore[misc]
+        Inner().size = 3

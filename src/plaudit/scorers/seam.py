@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from plaudit.errors import NumberError, RecordError, ShapeError
-from plaudit.records import Answer, Group, Prompt
+from plaudit.records import Answer, Ended, Group, Prompt
 
-__all__ = ["FunctionScorer", "Scorer", "Scores", "arranged", "pairs", "reference_of"]
+__all__ = ["FunctionScorer", "Scorer", "Scores", "arranged", "group_of_texts", "pairs", "reference_of"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,6 +67,18 @@ class FunctionScorer:
                 tuple(float(self.function(group.prompt, answer.text)) for answer in group.answers) for group in groups
             )
         )
+
+
+def group_of_texts(prompt: Prompt, answers: Sequence[tuple[str, bool]]) -> Group:
+    """A group of answers that are words alone, each with whether it ended by itself; it has no tokens."""
+    return Group(
+        prompt=prompt,
+        context_ids=(),
+        answers=tuple(
+            Answer(text=text, token_ids=(), logps=(), ended=Ended.STOPPED if stopped else Ended.CUT, seed=0)
+            for text, stopped in answers
+        ),
+    )
 
 
 def pairs(groups: Sequence[Group]) -> list[tuple[Prompt, Answer]]:
