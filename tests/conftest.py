@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import socket
 from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import pytest
@@ -25,6 +29,45 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PLAUDIT_CACHE", str(tmp_path_factory.mktemp("cache")))
         yield
+
+
+Reply = Callable[[Any], tuple[int, Any] | None]
+"""From a request's JSON to a status and what is sent back: JSON values, or bytes as they are; None hangs up."""
+
+
+@pytest.fixture
+def serve() -> Iterator[Callable[[Reply], str]]:
+    """`serve(reply)`: a real HTTP server on a free port of this machine, until the test ends; gives its address."""
+    servers: list[ThreadingHTTPServer] = []
+
+    def start(reply: Reply) -> str:
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                content = self.rfile.read(int(self.headers["Content-Length"]))
+                answer = reply(json.loads(content) | {"_authorization": self.headers["Authorization"]})
+                if answer is None:
+                    self.connection.shutdown(socket.SHUT_RDWR)
+                    return
+                status, body = answer
+                body = body if isinstance(body, bytes) else json.dumps(body).encode()
+                with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # whoever asked has gone
+                    self.send_response(status)
+                    self.send_header("Content-Length", str(len(body)))
+                    self.end_headers()
+                    self.wfile.write(body)
+
+            def log_message(self, *args: Any) -> None:
+                pass
+
+        server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        servers.append(server)
+        Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
+        return f"http://127.0.0.1:{server.server_address[1]}/score"
+
+    yield start
+    for server in servers:
+        server.shutdown()
+        server.server_close()
 
 
 @pytest.fixture(scope="session")

@@ -26,6 +26,7 @@ from plaudit.testing.tiny import tiny_model, tiny_tokenizer
 from plaudit.worlds import ReviewWorld
 
 MODELS = ("language", "sft", "reward-model", "policy")
+GRADER = {"mine": {"kind": "model", "path": "nowhere/grader"}}
 Road = Callable[..., dict[str, Any]]
 
 
@@ -43,6 +44,11 @@ def done(tiny_road: Recipe, tmp_path_factory: pytest.TempPathFactory) -> Path:
         patch.setenv("PLAUDIT_CACHE", str(folder.parent / "cache"))
         loop.run(tiny_road, folder)
     return folder
+
+
+def graded_by(folder: Path) -> dict[str, Any]:
+    """What a recipe says to be graded by a reward model that is there."""
+    return {"mine": {"kind": "model", "path": str(folder)}}
 
 
 def bits(folder: Path, models: Iterable[str] = MODELS) -> dict[str, str]:
@@ -373,7 +379,7 @@ def test_one_stage_alone(own_road, tmp_path, no_report):
     summary = loop.run(reward, tmp_path / "reward", only="reward")
     assert stages(tmp_path / "reward") == ["reward"]
     assert summary["reward_accuracy"] > 0.9  # no answer with a `z`
-    policy = recipe_from(own_road(reward=None, reward_model=str(tmp_path / "reward" / "reward-model")))
+    policy = recipe_from(own_road(reward=None, scorers=graded_by(tmp_path / "reward" / "reward-model")))
     loop.run(policy, tmp_path / "policy", only="policy")
     assert stages(tmp_path / "policy") == ["policy", "evaluate"]
 
@@ -493,7 +499,7 @@ def test_a_reward_model_with_another_tokenizer_is_given(own_road, tmp_path, no_r
     tokenizer.save_pretrained(tmp_path / "grader")
     grader = tiny_model("llama", reward=True, vocab_size=len(tokenizer), hidden_size=16)
     grader.save_pretrained(tmp_path / "grader")
-    road = own_road(language=None, reward=None, reward_model=str(tmp_path / "grader"))
+    road = own_road(language=None, reward=None, scorers=graded_by(tmp_path / "grader"))
     loop.run(recipe_from(road), tmp_path / "run")
     assert stages(tmp_path / "run") == ["sft", "policy", "evaluate"]
     lineage = json.loads((tmp_path / "run" / "lineage.json").read_text(encoding="utf-8"))
@@ -548,8 +554,11 @@ CHATS = [{"messages": [{"role": "user", "content": f"say {n}"}, {"role": "assist
     [
         ({"model": {"path": "nowhere/model"}}, r"cannot load 'nowhere/model'"),
         ({"reward": {"start": "nowhere/trunk"}}, r"cannot load 'nowhere/trunk'"),
-        ({"reward": None, "reward_model": "nowhere/grader"}, r"cannot load 'nowhere/grader'"),
-        ({"reward": None, "reward_model": "MODEL"}, r"has 2 labels; a reward model has one"),
+        ({"reward": None, "scorers": GRADER}, r"cannot load 'nowhere/grader'"),
+        (
+            {"reward": None, "scorers": {"mine": {"kind": "model", "path": "MODEL"}}},
+            r"has 2 labels; a reward model has one",
+        ),
         ({"policy": {"prompts_per_round": 40}}, r"data\.prompts: a round takes 40 prompts .* but there are 3\d"),
         ({"data": {"held_out": 0.0001}}, r"data\.prompts: data\.held_out 0\.0001 keeps none of 40 prompts"),
         ({"text": {"max_prompt_tokens": 4}}, r"prompt \w+ has \d tokens, more than text\.max_prompt_tokens 4"),
@@ -581,9 +590,9 @@ def test_bad_input_stops_before_any_stage(own_road, own_files, tmp_path, changes
             road["data"][kind] = write(tmp_path / f"{kind}.jsonl", changes[kind])
     sections = {name: value for name, value in changes.items() if name in Recipe.model_fields}
     for name, value in sections.items():
-        road[name] = {**road[name], **value} if isinstance(value, dict) else value
-    if road.get("reward_model") == "MODEL":
-        road["reward_model"] = str(own_files / "model")
+        road[name] = {**road.get(name, {}), **value} if isinstance(value, dict) else value
+    if road.get("scorers", GRADER)["mine"]["path"] == "MODEL":
+        road["scorers"] = graded_by(own_files / "model")
     with pytest.raises(PlauditError, match=says):
         loop.run(recipe_from(road), tmp_path / "run")
     assert not (tmp_path / "run" / "metrics.jsonl").exists()
@@ -595,7 +604,7 @@ def test_a_reward_that_is_no_number_stops_before_the_policy_moves(own_road, tmp_
     grader.score.weight.data[:] = float("nan")
     grader.save_pretrained(tmp_path / "grader")
     tiny_tokenizer().save_pretrained(tmp_path / "grader")
-    recipe = recipe_from(own_road(language=None, reward=None, reward_model=str(tmp_path / "grader")))
+    recipe = recipe_from(own_road(language=None, reward=None, scorers=graded_by(tmp_path / "grader")))
     for _ in range(2):
         with pytest.raises(NumberError, match=r"the reward of answer 0 to prompt \w+ is nan"):
             loop.run(recipe, tmp_path / "run")

@@ -42,14 +42,14 @@ def test_every_problem_is_reported_at_once():
         "policy.clip: input should be less than 1, found 3; "
         "policy.kl.beta: input should be a valid number, unable to parse string as a number, found 'high'; "
         "unknown setting sed (did you mean seed?); "
-        "policy needs a reward: give a reward section, or reward_model, the folder of a trained one"
+        "policy needs a reward: give a reward section, or scorers, such as {mine: {kind: model, path: FOLDER}}"
     )
 
 
 @pytest.mark.parametrize(
     ("given", "kept_quiet"),
     [
-        ({"policy": {}, "reward_model": 3}, "policy needs a reward"),
+        ({"policy": {}, "scorers": {"a": 3}}, "policy needs a reward"),
         ({"policy": {}, "rewrd": {}}, "policy needs a reward"),  # it was meant to be there
         ({"reward": {}, "policy": {"minibatch": 7, "prompts_per_round": 0}}, "does not divide"),
         ({"reward": {}, "policy": {"minibatch": 7, "answers_per_prompt": [4]}}, "does not divide"),
@@ -100,13 +100,16 @@ def test_an_unknown_setting_with_nothing_near():
             "policy.sampling must draw from the whole",
         ),
         (WORLD | {"policy": {}}, "policy needs a reward"),
-        (WORLD | {"reward": {}, "reward_model": "m"}, "give one of the two"),
+        (
+            WORLD | {"reward": {}, "policy": {}, "scorers": {"a": {"kind": "repetition"}}},
+            "add {kind: model} to scorers",
+        ),
         (OWN | {"reward": {}, "data": {"judgements": [{"path": "j"}]}}, "set reward.start to 'model'"),
         (OWN | {"collect": {}}, "collect asks the annotators of a built-in world"),
         (OWN | {"language": {}}, "language needs data.documents"),
         (OWN | {"sft": {}}, "sft needs data.demonstrations"),
         (OWN | {"reward": {"start": "model"}}, "reward needs data.judgements"),
-        (OWN | {"reward_model": "r", "policy": {}}, "policy needs data.prompts"),
+        (OWN | {"scorers": {"a": {"kind": "model", "path": "r"}}, "policy": {}}, "policy needs data.prompts"),
         ({}, "model.path is 'builtin', a tiny model that the language stage makes from data.documents"),
         (OWN | {"model": {"path": "m", "random": True}}, "model.random draws weights that only the language stage"),
         (WORLD | {"data": {"prompts": [{"path": "p"}]}}, "data.prompts is not read where world is set"),

@@ -7,6 +7,7 @@
     ├── ModelError     a model cannot be loaded, or does not do what the stage needs
     ├── ShapeError     tensors that must agree in shape do not
     ├── NumberError    a loss, a reward or a gradient is NaN or infinite
+    ├── ScorerError    a function or a service that grades answers fails, or does not answer as agreed
     └── RunError       a run folder is missing, finished, or belongs to another recipe
 
 Each is also the standard error that it refines, so that plain `except ValueError` works. None has an
@@ -22,6 +23,7 @@ __all__ = [
     "RecipeError",
     "RecordError",
     "RunError",
+    "ScorerError",
     "ShapeError",
     "TextError",
 ]
@@ -53,6 +55,10 @@ class ShapeError(PlauditError, ValueError):
 
 class NumberError(PlauditError, ArithmeticError):
     """A loss, a reward or a gradient is NaN or infinite."""
+
+
+class ScorerError(PlauditError, RuntimeError):
+    """A function or a service that grades answers fails, or does not answer as agreed."""
 
 
 class RunError(PlauditError, RuntimeError):

@@ -6,6 +6,7 @@ handed over in memory. So a run that was stopped goes on where it was, with the 
 
 from __future__ import annotations
 
+import itertools
 import math
 import shutil
 import statistics
@@ -46,8 +47,19 @@ from plaudit.runs import Run, write_json
 from plaudit.runs.progress import progress, say
 from plaudit.runs.trackers import open_trackers
 from plaudit.sampling import ModelSampler, Request
-from plaudit.scorers import EnsembleScorer, ModelScorer, Scorer, check_reward, load_scorer, member_folders
+from plaudit.scorers import (
+    EnsembleScorer,
+    ModelScorer,
+    Scorer,
+    check_references,
+    check_reward,
+    load_scorer,
+    member_folders,
+    scorer_of,
+    weighted_scorer,
+)
 from plaudit.scorers.ensemble import save_ensemble
+from plaudit.scoring import ByModel, Scoring
 from plaudit.seeds import derive
 from plaudit.summary import summarise
 from plaudit.text import Words
@@ -162,10 +174,9 @@ class _Road:
         """
         recipe, left = self.recipe, [stage for stage in self._stages() if not self.run.finished(stage)]
         readers = self._readers([self.start()])
-        if recipe.reward_model is not None:
-            check_reward(recipe.reward_model)
-        trained = [str(folder) for folder in member_folders(recipe.reward_model or "builtin")]
-        graders = self._readers([self._trunk()] if "reward" in left else trained)
+        graders = self._readers([self._trunk()] if "reward" in left else [])
+        if self._evaluates():
+            graders += self._readers(self._check_scorers())
         if recipe.world is not None:
             return  # there is enough in it, and its texts fit its model
         if "reward" in left:
@@ -176,6 +187,18 @@ class _Road:
         if self._evaluates():
             needed = recipe.policy.prompts_per_round if recipe.policy is not None else 0
             check_prompts(self.materials.prompts(), [*readers, *graders], recipe.data.held_out, needed)
+
+    def _check_scorers(self) -> list[str]:
+        """Find what would stop a scorer; gives the trained reward models among them."""
+        models = []
+        for scoring in self.recipe.scorers.values():
+            if not isinstance(scoring, ByModel):
+                scorer_of(scoring, self.machine, self._reward_model, micro_tokens=self.recipe.micro_tokens)
+            elif scoring.path is not None:
+                check_reward(scoring.path)
+                models += [str(member) for member in member_folders(scoring.path)]
+        check_references(self.recipe.scorers, itertools.chain(*self.materials.prompts()))
+        return models
 
     def _readers(self, models: Sequence[str]) -> list[Words]:
         """The tokenizers of these models, without that of the built-in one while it is not made."""
@@ -433,15 +456,32 @@ class _Road:
         prompts = self.materials.prompts()[0][:count]
         return self._sample("normalise", prompts, self.words(self.tuned()), 2, sampling, self.tuned())
 
+    def _graders(self) -> dict[str, Scoring]:
+        """What the recipe grades answers by, without the model of a reward stage that it does not have."""
+        if not self.recipe.scorers:
+            return {} if self.recipe.reward is None else {"reward": ByModel(kind="model")}
+        trains = self.recipe.reward is not None
+        return {
+            name: scoring
+            for name, scoring in self.recipe.scorers.items()
+            if trains or not isinstance(scoring, ByModel) or scoring.path is not None
+        }
+
     def _scorer(self) -> Scorer:
-        folder = self.recipe.reward_model or self.folder / "reward-model"
+        if not self.recipe.scorers:
+            return self._reward_model(None)
+        return weighted_scorer(self._graders(), self.machine, self._reward_model, micro_tokens=self.recipe.micro_tokens)
+
+    def _reward_model(self, path: str | None) -> Scorer:
+        """The reward model in a folder, or several of them, or the run's own."""
+        folder = path or self.folder / "reward-model"
         return load_scorer(folder, self.machine, self.recipe.text, micro_tokens=self.recipe.micro_tokens)
 
     def _policy(self) -> None:
         settings, recipe = self.recipe.policy, self.recipe
         assert settings is not None
-        scorer_name = recipe.reward_model or "reward-model"
-        with self.stage("policy", "policy", [self._named(self.tuned()), scorer_name, "prompts"]):
+        scored_by = [_source(name, scoring) for name, scoring in self._graders().items()]
+        with self.stage("policy", "policy", [self._named(self.tuned()), *scored_by, "prompts"]):
             prompts = self.materials.prompts()[0]
             words = self.words(self.tuned())
             seed = derive(recipe.seed, "policy")
@@ -500,14 +540,15 @@ class _Road:
         size = int(model.config.get_text_config().hidden_size)
         if settings.critic == "shared":
             return Critic(_flat(new_head(size, bias=True, seed=seed)).to(self.machine.device))
-        folder = str(member_folders(self.recipe.reward_model or self.folder / "reward-model")[0])
-        if load_tokenizer(folder).get_vocab() == words.tokenizer.get_vocab():
+        teacher = next((scoring for scoring in self._graders().values() if isinstance(scoring, ByModel)), None)
+        folder = str(member_folders((teacher and teacher.path) or self.folder / "reward-model")[0])
+        if teacher and load_tokenizer(folder).get_vocab() == words.tokenizer.get_vocab():
             trunk, gain, bias = load_reward(folder, self.machine, checkpointing=self.recipe.model.checkpointing)
             head = new_head(trunk.score.in_features, bias=True, seed=seed)
             weight_1Q = torch.tensor([quality_weights(trunk.config)], device=trunk.score.weight.device)
             with torch.no_grad():
-                head.weight.copy_(weight_1Q @ trunk.score.weight * gain)
-                head.bias.fill_(bias)
+                head.weight.copy_(weight_1Q @ trunk.score.weight * gain * teacher.weight)
+                head.bias.fill_(bias * teacher.weight)
         else:
             trunk = self.language_model(self.tuned())
             head = _flat(new_head(size, bias=True, seed=seed))
@@ -526,7 +567,6 @@ class _Road:
             return
         after = self.folder / ("policy" if recipe.policy is not None else "sft")
         before = self.tuned() if after.name == "policy" else self.start()
-        has_reward = recipe.reward_model is not None or recipe.reward is not None
         with self.stage("evaluate", "evaluation.jsonl", [self._named(before), after.name]):
             compare(
                 self.folder,
@@ -535,7 +575,7 @@ class _Road:
                 words=self.words(before),
                 machine=self.machine,
                 prompts=self.materials.prompts()[1][: recipe.evaluate.prompts],
-                scorer=self._scorer() if has_reward else None,
+                scorer=self._scorer() if self._graders() else None,
                 world=self.materials.world,
                 recipe=recipe,
             )
@@ -560,6 +600,13 @@ def _standard(scorer: ModelScorer | EnsembleScorer, groups: Sequence[Group]) -> 
     if spread < 1e-8:
         raise ModelError("the reward model gives all answers to a prompt one score: it has learned nothing")
     return 1 / spread, -statistics.fmean(scores.flat()) / spread
+
+
+def _source(name: str, scoring: Scoring) -> str:
+    """A scorer's name in the lineage: a reward model's folder, or what kind it is."""
+    if isinstance(scoring, ByModel):
+        return scoring.path or "reward-model"
+    return f"{name} ({scoring.kind})" if name != scoring.kind else name
 
 
 def _flat(head: torch.nn.Linear) -> torch.nn.Linear:

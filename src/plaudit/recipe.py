@@ -18,9 +18,11 @@ from types import UnionType
 from typing import Annotated, Any, Literal, NamedTuple, Self, Union, get_args, get_origin
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, model_validator
+from pydantic import Field, ValidationError, ValidationInfo, model_validator
 
 from plaudit.errors import RecipeError
+from plaudit.scoring import KINDS, Scoring
+from plaudit.section import Section
 
 __all__ = [
     "Adapter",
@@ -46,36 +48,6 @@ __all__ = [
     "recipe_from",
     "settings",
 ]
-
-
-class Section(BaseModel):
-    """A frozen group of settings that refuses names it does not know."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
-
-    @model_validator(mode="before")
-    @classmethod
-    def _keep_defaults(cls, given: Any) -> Any:
-        # An inner section that is given in part has its other values from this section's default, which may differ
-        # from its kind's own: the policy's optimiser is not the reward model's.
-        if not isinstance(given, Mapping):
-            return given
-        defaults = {name: field.default for name, field in cls.model_fields.items()}
-        return {
-            name: _filled(defaults[name].model_dump(), value)
-            if isinstance(defaults.get(name), Section) and isinstance(value, Mapping)
-            else value
-            for name, value in given.items()
-        }
-
-
-def _filled(defaults: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
-    both = {
-        name: _filled(defaults[name], value)
-        for name, value in given.items()
-        if isinstance(value, Mapping) and isinstance(defaults.get(name), Mapping)
-    }
-    return {**defaults, **given, **both}
 
 
 class Source(Section):
@@ -403,8 +375,8 @@ class Recipe(Section):
     sft: Sft | None = None
     collect: Collect | None = None
     reward: Reward | None = None
-    reward_model: str | None = None
-    """A trained reward model (Transformers folder) to use in place of training one."""
+    scorers: dict[Annotated[str, Field(pattern=r"^[\w-]+$")], Scoring] = {}
+    """The policy's reward, their weighted sum, each under a name; nothing: the reward stage's model alone."""
     policy: Policy | None = None
     evaluate: Evaluate = Evaluate()
     tracking: Tracking = Tracking()
@@ -460,20 +432,34 @@ def _within_policy(recipe: Recipe) -> Iterator[_Contradiction]:
 
 
 def _between_stages(recipe: Recipe) -> Iterator[_Contradiction]:
-    if recipe.policy is not None and recipe.reward is None and recipe.reward_model is None:
-        yield _Contradiction(
-            "policy needs a reward: give a reward section, or reward_model, the folder of a trained one",
-            ("reward", "reward_model"),
-        )
-    if recipe.reward is not None and recipe.reward_model is not None:
-        yield _Contradiction(
-            "reward trains a model and reward_model names a trained one: give one of the two", ("reward_model",)
-        )
+    if recipe.policy is not None:
+        yield from _of_scorers(recipe)
     if recipe.model.random and recipe.language is None:
         yield _Contradiction(
             "model.random draws weights that only the language stage trains: give a language section",
             ("model.random", "language"),
         )
+
+
+def _of_scorers(recipe: Recipe) -> Iterator[_Contradiction]:
+    own = [name for name, scorer in recipe.scorers.items() if scorer.kind == "model" and scorer.path is None]
+    if recipe.reward is None and not recipe.scorers:
+        yield _Contradiction(
+            "policy needs a reward: give a reward section, or scorers, such as {mine: {kind: model, path: FOLDER}}",
+            ("reward", "scorers"),
+        )
+    if recipe.reward is not None and recipe.scorers and not own:
+        yield _Contradiction(
+            "reward trains a model that no scorer is: add {kind: model} to scorers, or take the reward section away",
+            ("reward", "scorers"),
+        )
+    for name in own:
+        if recipe.reward is None:
+            yield _Contradiction(
+                f"scorers.{name} is the model that the reward stage trains, but there is no reward section: give one, "
+                f"or set scorers.{name}.path to a trained one",
+                ("reward", f"scorers.{name}"),
+            )
 
 
 def _of_own_files(recipe: Recipe) -> Iterator[_Contradiction]:
@@ -551,7 +537,7 @@ def load_recipe(path: Path, changes: Sequence[str] = ()) -> Recipe:
     return recipe_from(_expanded(override(given, changes), str(path)), where=str(path))
 
 
-_PATHS = {"path", "tokenizer", "start", "reward_model"}
+_PATHS = {"path", "tokenizer", "start", "url"}
 
 
 def _expanded(given: dict[str, Any], where: str) -> dict[str, Any]:
@@ -623,7 +609,7 @@ def _beside(given: Mapping[str, Any], wrong: Sequence[tuple[int | str, ...]]) ->
         Recipe.model_validate(_without(given, wrong), context=found)
     except ValidationError:
         return []
-    names = [".".join(map(str, place)) for place in wrong]
+    names = [".".join(map(str, _written(place))) for place in wrong]
     names += [near for place in wrong if (near := _nearest(place))]  # what an unknown name was meant to be
     return [one.says for one in found if not any(_overlap(name, about) for name in names for about in one.about)]
 
@@ -633,7 +619,7 @@ def _without(given: Mapping[str, Any], places: Sequence[tuple[int | str, ...]]) 
     rest: dict[str, Any] = copy.deepcopy(dict(given))
     for place in places:
         inner = rest
-        names = [str(part) for part in place]
+        names = [str(part) for part in _written(place)]
         for name, after in itertools.zip_longest(names, names[1:]):
             value = inner.get(name)
             if not isinstance(value, dict) or after not in value:
@@ -647,19 +633,34 @@ def _overlap(one: str, other: str) -> bool:
     return one == other or one.startswith(f"{other}.") or other.startswith(f"{one}.")
 
 
+def _written(place: tuple[int | str, ...]) -> tuple[int | str, ...]:
+    """Where a setting stands in the file; pydantic also names the kind of a scorer, behind its name."""
+    return (*place[:2], *place[3:]) if place[:1] == ("scorers",) else place
+
+
 def _problem(place: tuple[int | str, ...], kind: str, message: str, value: object) -> str:
-    name = ".".join(str(part) for part in place)
+    name = ".".join(str(part) for part in _written(place))
+    if kind.startswith("union_tag"):
+        given = value.get("kind") if isinstance(value, Mapping) else None
+        near = next(iter(difflib.get_close_matches(str(given), KINDS, n=1)), "")
+        return f"{name}.kind: one of {', '.join(KINDS)}, found {given!r:.80}{_hint(near)}"
     if kind == "extra_forbidden":
-        near = _nearest(place)
-        return f"unknown setting {name}" + (f" (did you mean {near}?)" if near else "")
+        return f"unknown setting {name}{_hint(_nearest(place))}"
     if kind == "value_error":
-        return message.removeprefix("Value error, ")
+        return (f"{name}: " if name else "") + message.removeprefix("Value error, ")
     return f"{name}: {message[:1].lower()}{message[1:]}, found {value!r:.80}"
+
+
+def _hint(near: str) -> str:
+    return f" (did you mean {near}?)" if near else ""
 
 
 def _nearest(place: tuple[int | str, ...]) -> str:
     """The known setting that an unknown name was probably meant to be, or nothing."""
-    name = ".".join(str(part) for part in place)
+    name = ".".join(str(part) for part in _written(place))
+    if place[:1] == ("scorers",) and len(place) > 3:
+        here = [f"scorers.{place[1]}.{setting}" for setting in KINDS[str(place[2])].model_fields]
+        return next(iter(difflib.get_close_matches(name, here, n=1, cutoff=0.5)), "")
     known = [setting for setting, _, _ in settings(Recipe)]
     known += sorted({setting.rsplit(".", 1)[0] for setting in known if "." in setting})
     near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)

@@ -184,11 +184,14 @@ def test_demo(rooms, tmp_path):
 def test_a_stage_alone_takes_what_another_made_in_place_of_making_it(rooms, tmp_path):
     path = tmp_path / "mine.yaml"
     path.write_text("world: {}\nsft: {}\ncollect: {}\nreward: {}\npolicy: {}\n")
-    result = plaudit_("policy", path, "--set", "reward_model=made/reward-model", "--set", "model.path=made/sft")
+    result = plaudit_(
+        "policy", path, "--set", "scorers.mine={kind: model, path: made/reward-model}", "--set", "model.path=made/sft"
+    )
     assert result.exit_code == 0, result.output
     recipe = rooms.calls[0][1]["recipe"]
-    assert [recipe.sft, recipe.collect, recipe.reward, recipe.reward_model] == [None] * 3 + ["made/reward-model"]
-    assert plaudit_("policy", path).exit_code == 1  # which names the missing reward_model
+    assert [recipe.sft, recipe.collect, recipe.reward] == [None] * 3
+    assert recipe.scorers["mine"].path == "made/reward-model"
+    assert plaudit_("policy", path).exit_code == 1  # which says that there is no reward
 
 
 def test_an_unknown_setting_names_the_nearest_one(rooms, recipe_file):

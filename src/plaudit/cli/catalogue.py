@@ -9,8 +9,9 @@ from typing import Any, Literal, get_args, get_origin
 import yaml
 
 from plaudit.recipe import Section
+from plaudit.scoring import KINDS, ScoringBy
 
-__all__ = ["Setting", "as_yaml", "below", "leaves"]
+__all__ = ["Setting", "as_yaml", "below", "kinds_of_scorers", "leaves"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,6 +23,12 @@ class Setting:
     """None for an inner section that is absent unless the recipe gives it."""
     meaning: str
     inner: type[Section] | None
+    needed: bool = False
+    """Whether it has no default."""
+
+    def shown(self) -> str:
+        """The default as one line of YAML, for people."""
+        return "needed" if self.needed else as_yaml(self.default)
 
     @property
     def optional(self) -> bool:
@@ -46,7 +53,7 @@ def below(section: type[Section], at: Section | None = None) -> Iterator[Setting
         choices = _choices(field.annotation)
         if not all(choice in meaning for choice in choices):
             meaning = f"{meaning} May be: {', '.join(choices)}."
-        yield Setting(name=name, default=default, meaning=meaning, inner=inner)
+        yield Setting(name=name, default=default, meaning=meaning, inner=inner, needed=field.is_required())
 
 
 def leaves(section: type[Section], prefix: str = "", at: Section | None = None) -> Iterator[tuple[str, Setting]]:
@@ -56,6 +63,15 @@ def leaves(section: type[Section], prefix: str = "", at: Section | None = None) 
             yield prefix + setting.name, setting
         else:
             yield from leaves(setting.inner, f"{prefix}{setting.name}.", setting.default)
+
+
+def kinds_of_scorers() -> Iterator[tuple[Setting, list[Setting]]]:
+    """Every kind of scorer with the settings that it has by itself; those that all have come first, under no kind."""
+    common = list(below(ScoringBy))
+    yield Setting(name="", default=None, meaning=ScoringBy.__doc__ or "", inner=ScoringBy), common
+    for name, section in KINDS.items():
+        own = [setting for setting in below(section) if setting.name not in {"kind", *ScoringBy.model_fields}]
+        yield Setting(name=name, default=None, meaning=section.__doc__ or "", inner=section), own
 
 
 def as_yaml(value: Any) -> str:
@@ -69,8 +85,8 @@ def as_yaml(value: Any) -> str:
 def _inner(annotation: Any) -> type[Section] | None:
     if isinstance(annotation, type) and issubclass(annotation, Section):
         return annotation
-    if get_origin(annotation) is tuple:
-        return None  # a list of sections, such as sources, is a value
+    if get_origin(annotation) in (tuple, dict):
+        return None  # a list of sections, such as sources, is a value; so is a table of them, such as scorers
     return next((inner for option in get_args(annotation) if (inner := _inner(option)) is not None), None)
 
 

@@ -28,7 +28,7 @@ def _print_settings(names: tuple[str, ...]) -> None:
     from rich.panel import Panel
     from rich.table import Table
 
-    from plaudit.cli.catalogue import as_yaml, below, leaves
+    from plaudit.cli.catalogue import as_yaml, below, kinds_of_scorers, leaves
     from plaudit.recipe import Recipe
 
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
@@ -43,5 +43,10 @@ def _print_settings(names: tuple[str, ...]) -> None:
             continue
         for name, setting in leaves(section.inner, f"{section.name}.", section.default):
             table.add_row(name, as_yaml(setting.default), setting.meaning)
+    if not names or "scorers" in names:
+        for kind, own in kinds_of_scorers():
+            table.add_row(f"scorers.NAME.kind: {kind.name}" if kind.name else "scorers.NAME", "", kind.meaning)
+            for setting in own:
+                table.add_row(f"  .{setting.name}", setting.shown(), setting.meaning)
     title = "Settings, in the recipe or by --set name=value"
     Console(markup=False).print(Panel(table, title=title, title_align="left", border_style="dim"))

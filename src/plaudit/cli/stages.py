@@ -33,7 +33,8 @@ def add_to(app: typer.Typer) -> None:
     """Register these commands."""
     app.command(cls=with_settings(), help=_WHOLE)(_command("run", None))
     for stage, does in _STAGES.items():
-        app.command(cls=with_settings(stage), help=does)(_command(stage, stage))
+        read = (stage, "scorers") if stage == "policy" else (stage,)
+        app.command(cls=with_settings(*read), help=does)(_command(stage, stage))
 
 
 _WHOLE = """Go the whole road of a recipe, on your model and data.
@@ -46,7 +47,7 @@ _STAGES = {
     "language": "Train a language model on raw text: the recipe's `language` stage alone, starting from `model.path`.",
     "sft": "Fine-tune on demonstrations: the recipe's `sft` stage alone, starting from `model.path`.",
     "reward": "Train a reward model on judgements: the recipe's `reward` stage alone, starting from `reward.start`.",
-    "policy": "Tune the policy: the recipe's `policy` stage alone, from `model.path`, against `reward_model`.",
+    "policy": "Tune the policy: the recipe's `policy` stage alone, from `model.path`, against `scorers`.",
 }
 
 

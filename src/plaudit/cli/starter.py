@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from plaudit.cli.catalogue import Setting, as_yaml, below
+from plaudit.cli.catalogue import Setting, as_yaml, below, kinds_of_scorers
 from plaudit.demo import demo_recipe
 from plaudit.errors import RecipeError
 from plaudit.recipe import Data, Recipe, Section, Source, recipe_from
@@ -76,6 +76,8 @@ def _section(section: type[Section], at: Section | None, given: Mapping[str, Any
         if depth == 0:
             yield ""
         yield f"{margin}# {setting.meaning}"
+        if section is Recipe and setting.name == "scorers":
+            yield from (f"# {line}" for line in _about_scorers())
         lines = _lines(setting, given.get(setting.name), depth)
         if setting.optional and given.get(setting.name) is None:
             yield from (f"{margin}# {line.removeprefix(margin)}" for line in lines)
@@ -88,6 +90,13 @@ def _about_sources() -> Iterator[str]:
     for setting in below(Source):
         entry = "- path: reviews.jsonl" if setting.name == "path" else f"  {setting.name}: {as_yaml(setting.default)}"
         yield f"  {entry:24} {setting.meaning}"
+
+
+def _about_scorers() -> Iterator[str]:
+    yield "Each is a name of your choice, its kind, and what you want to change: `brief: {kind: length, target: 80}`."
+    for kind, own in kinds_of_scorers():
+        yield f"  {f'kind: {kind.name}' if kind.name else 'every kind':24} {kind.meaning}"
+        yield from (f"    {f'{one.name}: {one.shown()}':22} {one.meaning}" for one in own)
 
 
 def _lines(setting: Setting, value: Any, depth: int) -> Iterator[str]:

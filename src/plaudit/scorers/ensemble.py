@@ -18,7 +18,7 @@ from plaudit.recipe import Text
 from plaudit.records import Ended, Group, Prompt
 from plaudit.runs import read_json, write_json
 from plaudit.scorers.model import ModelScorer
-from plaudit.scorers.seam import Scores, by_group
+from plaudit.scorers.seam import Scores, arranged
 from plaudit.text import Words
 
 __all__ = ["Combine", "EnsembleScorer", "check_reward", "combined", "load_scorer", "member_folders", "save_ensemble"]
@@ -90,11 +90,10 @@ class EnsembleScorer:
         """The combined reward of each answer; the part `disagreement` is the members' standard deviation."""
         texts = [(g.prompt, [(a.text, a.ended is Ended.STOPPED) for a in g.answers]) for g in groups]
         by_member = self.members_say(texts)
-        sizes = [len(group.answers) for group in groups]
         return Scores(
-            value_PG=by_group(self.together(by_member), sizes),
-            parts={"disagreement": by_group(self.apart(by_member), sizes)},
-            members=tuple(by_group(one, sizes) for one in by_member),
+            value_PG=arranged(self.together(by_member), groups),
+            parts={"disagreement": arranged(self.apart(by_member), groups)},
+            members=tuple(arranged(one, groups) for one in by_member),
         )
 
     def score_texts(self, texts: Sequence[tuple[Prompt, Sequence[tuple[str, bool]]]]) -> list[float]:

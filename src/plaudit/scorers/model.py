@@ -14,7 +14,7 @@ from plaudit.models.network import RewardNetwork
 from plaudit.models.packed import bare
 from plaudit.recipe import Text
 from plaudit.records import Ended, Group, Prompt
-from plaudit.scorers.seam import Scores, by_group
+from plaudit.scorers.seam import Scores, arranged
 from plaudit.text import Words
 from plaudit.training.learner import forward
 from plaudit.training.objectives import TextBatch
@@ -76,11 +76,10 @@ class ModelScorer:
         texts = [(g.prompt, [(a.text, a.ended is Ended.STOPPED) for a in g.answers]) for g in groups]
         raw_BQ = self._raw(texts)
         names = list(self.network.model.config.id2label.values()) if raw_BQ.shape[1] > 1 else []
-        sizes = [len(group.answers) for group in groups]
         parts = {name: raw_BQ[:, q].tolist() for q, name in enumerate(names)}
         return Scores(
-            value_PG=by_group(self._rewards(raw_BQ), sizes),
-            parts={name: by_group(part, sizes) for name, part in parts.items()},
+            value_PG=arranged(self._rewards(raw_BQ), groups),
+            parts={name: arranged(part, groups) for name, part in parts.items()},
         )
 
     def score_texts(self, texts: Sequence[tuple[Prompt, Sequence[tuple[str, bool]]]]) -> list[float]:

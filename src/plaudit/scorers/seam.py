@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from plaudit.errors import NumberError, ShapeError
-from plaudit.records import Group, Prompt
+from plaudit.errors import NumberError, RecordError, ShapeError
+from plaudit.records import Answer, Ended, Group, Prompt
 
-__all__ = ["FunctionScorer", "Scorer", "Scores", "by_group"]
+__all__ = ["FunctionScorer", "Scorer", "Scores", "arranged", "group_of_texts", "pairs", "reference_of"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,12 +48,6 @@ class Scores:
                     )
 
 
-def by_group(values: Sequence[float], sizes: Sequence[int]) -> tuple[tuple[float, ...], ...]:
-    """A flat list of values, cut into groups of these sizes."""
-    rest = iter(values)
-    return tuple(tuple(next(rest) for _ in range(size)) for size in sizes)
-
-
 class Scorer(Protocol):
     """Anything that grades answers: it sees text, reference and why an answer ended. An empty answer is legal."""
 
@@ -75,3 +69,40 @@ class FunctionScorer:
                 tuple(float(self.function(group.prompt, answer.text)) for answer in group.answers) for group in groups
             )
         )
+
+
+def group_of_texts(prompt: Prompt, answers: Sequence[tuple[str, bool]]) -> Group:
+    """A group of answers that are words alone, each with whether it ended by itself; it has no tokens."""
+    return Group(
+        prompt=prompt,
+        context_ids=(),
+        answers=tuple(
+            Answer(text=text, token_ids=(), logps=(), ended=Ended.STOPPED if stopped else Ended.CUT, seed=0)
+            for text, stopped in answers
+        ),
+    )
+
+
+def pairs(groups: Sequence[Group]) -> list[tuple[Prompt, Answer]]:
+    """Each answer with its prompt, group by group."""
+    return [(group.prompt, answer) for group in groups for answer in group.answers]
+
+
+def arranged(values: Iterable[float], groups: Sequence[Group]) -> tuple[tuple[float, ...], ...]:
+    """One value for each of `pairs(groups)`, in the shape of the groups."""
+    rest = iter(values)
+    return tuple(tuple(float(next(rest)) for _ in group.answers) for group in groups)
+
+
+def reference_of(prompt: Prompt) -> str:
+    """The prompt's reference.
+
+    Raises:
+        RecordError: it has none.
+    """
+    if not prompt.reference:
+        raise RecordError(
+            f"prompt {prompt.id} has no reference, to which its answers could be compared: {prompt.plain()[:60]!r}; "
+            "give one, or score by other means"
+        )
+    return prompt.reference
