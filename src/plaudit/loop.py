@@ -21,6 +21,7 @@ import torch
 from plaudit.cache import builtin_folder, keep_builtin, take_builtin
 from plaudit.errors import ModelError, RecipeError, RunError
 from plaudit.evaluation.compare import compare
+from plaudit.evaluation.reward import held_out as held_out_measures
 from plaudit.materials import Materials, check_demonstrations, check_judgements, check_prompts, materials_of
 from plaudit.models.builtin import CONTEXT, frequent_characters, new_model, new_tokenizer
 from plaudit.models.load import (
@@ -65,7 +66,7 @@ from plaudit.summary import summarise
 from plaudit.text import Words
 from plaudit.training.learner import ModelLearner
 from plaudit.training.policy_stage import Reference, train_policy
-from plaudit.training.reward_stage import evaluate_reward, train_reward
+from plaudit.training.reward_stage import train_reward
 from plaudit.training.text_stages import demonstration_tokens, text_loss, train_language, train_sft
 from plaudit.worlds.annotators import turned
 
@@ -385,8 +386,9 @@ class _Road:
                 if not folder.exists():  # it was made before an interruption
                     self._train_member(member, folder, trunk, words, train, held)
             networks = [RewardNetwork(load_reward(str(folder), self.machine)[0]) for folder in folders]
-            found = evaluate_reward(networks, words, held, self.machine, self.recipe.micro_tokens)
-            self._normalise(folders, networks, words)
+            members = [ModelScorer(n, words, self.machine, micro_tokens=self.recipe.micro_tokens) for n in networks]
+            found = held_out_measures(members[0] if len(members) == 1 else EnsembleScorer(members).raw(), held)
+            self._normalise(folders, members)
             write_json(made / "evaluation.json", found)
 
     def _train_member(
@@ -427,7 +429,7 @@ class _Road:
         )
         return adapted(model, self.recipe.model.adapter, seed=seed, task="SEQ_CLS")
 
-    def _normalise(self, folders: Sequence[Path], networks: Sequence[RewardNetwork], words: Words) -> None:
+    def _normalise(self, folders: Sequence[Path], members: Sequence[ModelScorer]) -> None:
         """Note gain and bias that give the reference's answers mean 0 and, within a prompt, standard deviation 1.
 
         Comparisons say nothing about how one prompt's answers stand against another's, so the spread between prompts
@@ -440,12 +442,9 @@ class _Road:
         groups: list[Group] = []
         if settings.normalise_on and has_prompts and self.recipe.policy is not None:
             groups = self._reference_groups(settings.normalise_on, self.recipe.policy.sampling)
-        members = []
-        for folder, network in zip(folders, networks, strict=True):
-            scorer = ModelScorer(network, words, self.machine, micro_tokens=self.recipe.micro_tokens)
+        for folder, scorer in zip(folders, members, strict=True):
             scorer.gain, scorer.bias = _standard(scorer, groups)
             change_config(folder, reward_gain=scorer.gain, reward_bias=scorer.bias)
-            members.append(scorer)
         if len(members) > 1:
             how = {"combine": settings.combine, "caution": settings.caution}
             gain, bias = _standard(EnsembleScorer(members, combine=settings.combine, caution=settings.caution), groups)

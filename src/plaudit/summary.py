@@ -20,10 +20,11 @@ def summarise(folder: Path) -> dict[str, Any]:
         found |= read_json(folder / "evaluation.json")
     if (folder / "reward-model" / "evaluation.json").exists():
         reward = read_json(folder / "reward-model" / "evaluation.json")
-        if "accuracy" in reward:
-            found["reward_accuracy"] = reward["accuracy"]
-            found["reward_accuracy_interval"] = reward["interval"]
-            found["reward_longer_wins"] = reward["longer_wins"]
+        measured = reward if "accuracy" in reward else reward.get("thumbs", {}).get("signed", {})
+        if measured:
+            found["reward_accuracy"] = measured["accuracy"]
+            found["reward_accuracy_interval"] = measured["interval"]
+            found["reward_longer_wins"] = reward.get("length", {}).get("longer_wins")
     if (folder / "sft" / "evaluation.json").exists():
         found |= {f"sft_{name}": value for name, value in read_json(folder / "sft" / "evaluation.json").items()}
     lineage = read_json(folder / "lineage.json") if (folder / "lineage.json").exists() else []

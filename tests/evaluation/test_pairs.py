@@ -149,7 +149,10 @@ def test_the_threshold_is_the_best(gaps, tied):
 def test_thumbs_by_hand():
     given_ = [(True, 3.0), (True, 1.0), (False, 1.0), (False, 0.0)]
     found = thumbs([scored("a", Thumb(up=up), [score]) for up, score in given_])
+    signed = found.pop("signed")
     assert found == {"up": 2, "down": 2, "accuracy": (1 + 1 + 0.5 + 1) / 4}
+    assert signed["accuracy"] == (1 + 1 + 0 + 0.5) / 4  # right, right, wrong, undecided
+    assert signed["interval"] == list(clustered_share([1, 1, 0, 0.5], ["p"] * 4).interval)
     assert thumbs([scored("a", Thumb(up=True), [1])]) == {"up": 1, "down": 0}
     assert thumbs([scored("ab", Choice(best=0), [1, 0])]) == {}
 

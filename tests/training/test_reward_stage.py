@@ -9,8 +9,9 @@ import random
 import pytest
 import torch
 
-from plaudit.batch import Needs, Outputs, pack
+from plaudit.batch import Needs, pack
 from plaudit.errors import RecordError
+from plaudit.evaluation.reward import held_out as measures
 from plaudit.losses import tie_loss
 from plaudit.models.load import Machine
 from plaudit.models.network import LanguageNetwork, RewardNetwork
@@ -25,7 +26,7 @@ from plaudit.training.judged import judged_batch, judged_tokens, said_by
 from plaudit.training.learner import ModelLearner, Part
 from plaudit.training.negatives import with_negatives
 from plaudit.training.objectives import JudgementLoss
-from plaudit.training.reward_stage import evaluate_reward, length_worth, train_reward
+from plaudit.training.reward_stage import length_worth, train_reward
 
 CPU = Machine(device=torch.device("cpu"), bf16=False)
 WORDS = Words(tiny_tokenizer(), Text(), context=64)
@@ -35,89 +36,8 @@ def judged(answers, verdict, prompt="q"):
     return Judgement(prompt=Prompt(text=prompt, id=prompt), answers=tuple(answers), verdict=verdict)
 
 
-class Known(RewardNetwork):
-    """A network whose score of an answer is known: how far its first letter is behind `m` in the alphabet, halved."""
-
-    def outputs(self, tree, needs):
-        first_B = tree.token_BT()[:, 0]
-        return Outputs(score=(first_B - 3 - 12).float() / 2)
-
-
-@pytest.fixture(scope="module")
-def known():
-    return Known(tiny_model(reward=True))
-
-
-def score(letter):
-    return (ord(letter) - ord("m")) / 2
-
-
-def sure(gap):
-    return 1 / (1 + math.exp(-abs(gap)))
-
-
-# --- the evaluation, by hand ----------------------------------------------------------------------------------------
-
-HELD_OUT = [
-    judged(["z", "naa", "a"], Ranking(ranks=(1, 2, 3))),  # right three times; longer wins: no, equal, yes
-    judged(["baa", "y"], Ranking(ranks=(1, 2))),  # wrong; longer wins: yes
-    judged(["ca", "cb"], Comparison(preferred=Preferred.FIRST)),  # equal scores and lengths: half and half
-    judged(["c", "c"], Comparison(preferred=Preferred.FIRST)),  # the same answer twice: nobody can be right
-    judged(["p"], Thumb(up=True)),  # right
-    judged(["o"], Thumb(up=False)),  # wrong
-    judged(["o"], Comment(text="hm")),
-]
-
-
-def test_accuracy_by_hand(known):
-    found = evaluate_reward([known], WORDS, HELD_OUT, CPU, 8192)
-    assert found["pairs"] == 7
-    assert found["judgements"] == 5
-    assert found["accuracy"] == pytest.approx((3 + 0 + 0.5 + 1 + 0) / 7)
-    assert found["longer_wins"] == pytest.approx((0 + 0.5 + 1 + 1 + 0.5) / 5)  # thumbs say nothing about length
-    # the interval is over the five judgements: 1.96 sqrt(sum (won - rate count)^2) / 7
-    rate = 4.5 / 7
-    spread = sum((won - rate * count) ** 2 for won, count in ((3, 3), (0, 1), (0.5, 1), (1, 1), (0, 1)))
-    error = 1.96 * math.sqrt(spread) / 7
-    assert found["interval"] == pytest.approx([rate - error, min(1.0, rate + error)])
-
-
-def test_calibration_by_hand(known):
-    found = evaluate_reward([known], WORDS, HELD_OUT, CPU, 8192)
-    gaps = {
-        "z>n": score("z") - score("n"),  # 6
-        "z>a": score("z") - score("a"),  # 12.5
-        "n>a": score("n") - score("a"),  # 6.5
-        "b>y": score("b") - score("y"),  # -11.5, wrong
-        "c>c": 0.0,
-        "p": score("p"),  # 1.5
-        "o": -score("o"),  # -1, wrong
-    }
-    # cells of certainty: .5 to .6 (the tie), .7 to .8 (o), .8 to .9 (p), .9 to 1 (the four others, one of them wrong)
-    top = [sure(gaps[name]) for name in ("z>n", "z>a", "n>a", "b>y")]
-    expected = [
-        {"predicted": 0.5, "observed": 0.5, "count": 1},
-        {"predicted": sure(1.0), "observed": 0.0, "count": 1},
-        {"predicted": sure(1.5), "observed": 1.0, "count": 1},
-        {"predicted": sum(top) / 4, "observed": 0.75, "count": 4},
-    ]
-    assert [sorted(row) for row in found["calibration"]] == [["count", "observed", "predicted"]] * 4
-    for row, wanted in zip(found["calibration"], expected, strict=True):
-        assert row == pytest.approx(wanted)
-    error = (0 + sure(1.0) + (1 - sure(1.5)) + 4 * abs(sum(top) / 4 - 0.75)) / 7
-    assert found["expected_calibration_error"] == pytest.approx(error)
-
-
-def test_numbers_do_not_depend_on_the_split(known):
-    assert evaluate_reward([known], WORDS, HELD_OUT, CPU, 1) == evaluate_reward([known], WORDS, HELD_OUT, CPU, 8192)
-
-
-def test_without_pairs_there_is_nothing_to_say(known):
-    assert evaluate_reward([known], WORDS, HELD_OUT[-1:], CPU, 99) == {"pairs": 0}
-    only_thumbs = evaluate_reward([known], WORDS, HELD_OUT[4:5], CPU, 99)
-    assert only_thumbs["longer_wins"] is None
-    assert only_thumbs["accuracy"] == 1.0
-    json.dumps(only_thumbs, allow_nan=False)
+def accuracy_of(network, judgements):
+    return measures(ModelScorer(network, WORDS, CPU), judgements)["accuracy"]
 
 
 # --- training -------------------------------------------------------------------------------------------------------
@@ -152,12 +72,10 @@ def train(folder, judgements, held_out=(), seed=0, **changes):
 
 def test_it_learns_what_people_like(tmp_path):
     held_out = people(40, 30)
-    before = evaluate_reward([RewardNetwork(tiny_model(reward=True))], WORDS, held_out, CPU, 8192)
+    before = accuracy_of(RewardNetwork(tiny_model(reward=True)), held_out)
     network = train(tmp_path, people(0, 40))
-    found = evaluate_reward([network], WORDS, held_out, CPU, 8192)
-    assert before["accuracy"] < 0.7
-    assert found["accuracy"] > 0.9
-    assert found["interval"][0] > before["accuracy"]
+    assert before < 0.7
+    assert accuracy_of(network, held_out) > 0.9
     metrics = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().split("\n")[:-1]]
     assert len(metrics) == 4 * 40 // 8
     assert metrics[0]["reward/loss"] > 2 * metrics[-1]["reward/loss"]
@@ -373,7 +291,7 @@ def test_the_trunk_goes_on_as_a_language_model(tmp_path):
         changed = settings.model_copy(update={"language": weight})
         train_reward(run, network, WORDS, judgements, changed, Recipe.model_validate({"world": {}}), CPU)
         run.close()
-        found[name] = surprise(network), evaluate_reward([network], WORDS, people(40, 30), CPU, 8192)["accuracy"]
+        found[name] = surprise(network), accuracy_of(network, people(40, 30))
     assert found["with"][0] < found["without"][0] - 1
     assert found["with"][1] > 0.85  # and it learns what people like
     rows = [json.loads(line) for line in (tmp_path / "with" / "metrics.jsonl").read_text().splitlines()]
@@ -403,8 +321,7 @@ def test_qualities_are_judged_apart_and_weighed_together(tmp_path):
     other = judgements[0].model_copy(update={"quality": "funny"})
     train_reward(run, network, WORDS, [*judgements, other], settings, recipe, CPU)
     run.close()
-    found = evaluate_reward([network], WORDS, judgements, CPU, 8192)
-    assert found["accuracy"] > 0.9
+    assert accuracy_of(network, judgements) > 0.9  # each by its own head
     scorer = ModelScorer(network, WORDS, CPU)
     group = [(Prompt(text="q 1", id="q 1"), [("eeexx", True), ("xxyyz", True)])]
     raw = network.outputs(

@@ -190,15 +190,23 @@ def thumbs(scored: Iterable[Scored]) -> dict[str, Any]:
     """How often an answer with thumb up scores above one with thumb down, over all such couples (the AUC).
 
     Returns:
-        `up`, `down` (how many), and `accuracy` where there are both; nothing without thumbs.
+        `up`, `down` (how many), `accuracy` where there are both, and `signed`: how often the score is above 0 for a
+        thumb up and below it for a thumb down, with its interval; nothing without thumbs.
     """
     sides: dict[bool, list[float]] = {True: [], False: []}
+    right: list[float] = []
+    prompts: list[str] = []
     for item in scored:
         if isinstance(item.judgement.verdict, Thumb):
-            sides[item.judgement.verdict.up].append(item.scores[0])
-    if not sides[True] and not sides[False]:
+            up, score = item.judgement.verdict.up, item.scores[0]
+            sides[up].append(score)
+            right.append(_half(score if up else -score))
+            prompts.append(item.judgement.prompt.id)
+    if not right:
         return {}
+    share = clustered_share(right, prompts)
     found: dict[str, Any] = {"up": len(sides[True]), "down": len(sides[False])}
+    found["signed"] = {"accuracy": share.value, "interval": list(share.interval)}
     if all(sides.values()):
         found["accuracy"] = statistics.fmean(_half(up - down) for up in sides[True] for down in sides[False])
     return found

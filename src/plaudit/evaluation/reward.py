@@ -22,9 +22,19 @@ from plaudit.reading.formats import recognise
 from plaudit.reading.rows import Problem, Row, listing
 from plaudit.records import Answer, Ended, Group, Judgement, Prompt, describe
 from plaudit.runs.progress import progress, say
-from plaudit.scorers import Scorer
+from plaudit.scorers import Scorer, Scores
 
-__all__ = ["GROUPS", "PROBED", "Judged", "best_of_answers", "examine", "measure", "read_judged", "score_judged"]
+__all__ = [
+    "GROUPS",
+    "PROBED",
+    "Judged",
+    "best_of_answers",
+    "examine",
+    "held_out",
+    "measure",
+    "read_judged",
+    "score_judged",
+]
 
 GROUPS = ("subset", "section", "category", "scenario", "language", "file", "annotator", "answers")
 """What accuracy is split by, where the rows say it."""
@@ -126,20 +136,35 @@ def score_judged(scorer: Scorer, judged: Sequence[Judged]) -> tuple[list[tuple[J
             groups = [_as_group(asked[key]) for key in part]
             scores = scorer.score(groups)
             scores.check(groups)
-            known |= dict(zip(part, scores.value_PG, strict=True))
+            known |= {key: _own(scores, g, asked[key]) for g, key in enumerate(part)}
             advance(len(part))
     scored = [(item, known[key]) for item, key in zip(judged, keys, strict=True)]
     whole = [(item, values) for item, values in scored if all(map(math.isfinite, values))]
     return whole, len(scored) - len(whole)
 
 
+def _own(scores: Scores, group: int, judgement: Judgement) -> tuple[float, ...]:
+    """The scores that a judgement is about: those of its quality, where the scorer gives that apart."""
+    return scores.parts.get(judgement.quality or "", scores.value_PG)[group]
+
+
 def _key(judgement: Judgement) -> tuple[str, ...]:
-    return (judgement.prompt.id, judgement.prompt.plain(), *judgement.answers)
+    return (judgement.prompt.id, judgement.prompt.plain(), judgement.quality or "", *judgement.answers)
 
 
 def _as_group(judgement: Judgement) -> Group:
     answers = tuple(Answer(text=a, token_ids=(), logps=(), ended=Ended.STOPPED, seed=0) for a in judgement.answers)
     return Group(prompt=judgement.prompt, context_ids=(), answers=answers)
+
+
+def held_out(scorer: Scorer, judgements: Sequence[Judgement]) -> dict[str, Any]:
+    """What a scorer is worth on judgements that it has not learned from: see `measure`; nothing where there are none.
+
+    Raises:
+        NumberError: a score is not finite.
+    """
+    whole, _ = score_judged(scorer, [Judged(judgement=one) for one in judgements])
+    return measure([Scored(judgement=item.judgement, scores=values) for item, values in whole])
 
 
 def measure(scored: Sequence[Scored], by: Sequence[str] = GROUPS) -> dict[str, Any]:

@@ -215,15 +215,22 @@ def pair(value: object) -> tuple[float, float] | tuple[None, None]:
     return None, None
 
 
+def part(value: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    """An inner object, or an empty one."""
+    inner = value.get(name)
+    return inner if isinstance(inner, dict) else {}
+
+
 def reward_view(folder: RunFolder) -> RewardView | None:
     """The reward model's section, or nothing where it was not evaluated."""
     found = folder.reward_model
     if not found:
         return None
     rates = []
-    accuracy, longer = number(found.get("accuracy")), number(found.get("longer_wins"))
+    measured = found if "accuracy" in found else part(part(found, "thumbs"), "signed")
+    accuracy, longer = number(measured.get("accuracy")), number(part(found, "length").get("longer_wins"))
     if accuracy is not None:
-        low, high = pair(found.get("interval"))
+        low, high = pair(measured.get("interval"))
         rates.append(Rate(label=Say("rm.accuracy"), colour="blue", at=accuracy, low=low, high=high))
     if longer is not None:
         rates.append(Rate(label=Say("rm.longer"), colour="slate", at=longer, about=Say("rm.longer.about")))
@@ -242,16 +249,15 @@ def reward_view(folder: RunFolder) -> RewardView | None:
         "interval",
         "pairs",
         "judgements",
-        "longer_wins",
         "expected_calibration_error",
         "calibration",
-        "by_k",
+        "groups",
     }
     return RewardView(
         rates=tuple(rates),
         facts=tuple(facts),
         calibration=calibration_card(found.get("calibration")),
-        by_k=tuple(_by_k(found.get("by_k"))),
+        by_k=tuple(_by_k(part(found, "groups").get("answers"))),
         others=flat({name: value for name, value in found.items() if name not in known}),
     )
 

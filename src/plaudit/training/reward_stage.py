@@ -1,11 +1,10 @@
-"""The reward model: from judgements to a scorer that says how far it can be trusted."""
+"""The reward model: from judgements to a scorer."""
 
 from __future__ import annotations
 
 import dataclasses
 import math
 import shutil
-import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,11 +12,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from plaudit.batch import Needs, Outputs
+from plaudit.batch import Outputs
 from plaudit.errors import RecordError
 from plaudit.models.load import Machine
 from plaudit.models.network import RewardNetwork, Scales
-from plaudit.models.packed import bare
 from plaudit.recipe import Recipe, Reward
 from plaudit.records import Judgement
 from plaudit.runs import Run
@@ -25,12 +23,12 @@ from plaudit.runs.progress import say
 from plaudit.seeds import derive
 from plaudit.text import Words
 from plaudit.training.judged import JudgedTokens, Mix, judged_batch, judged_tokens
-from plaudit.training.learner import ModelLearner, Part, forward, on_device
+from plaudit.training.learner import ModelLearner, Part, on_device
 from plaudit.training.negatives import with_negatives
-from plaudit.training.objectives import JudgementLoss, Said, own_score
+from plaudit.training.objectives import JudgementLoss, Said
 from plaudit.training.stage import minibatch_indices, run_steps
 
-__all__ = ["evaluate_reward", "length_worth", "stage_of", "train_reward"]
+__all__ = ["length_worth", "stage_of", "train_reward"]
 
 
 def train_reward(
@@ -213,106 +211,3 @@ def _patience(settings: Reward, held_out: Sequence[Judgement], words: Words, kep
             "which answer is better: raise data.held_out"
         )
     return _Patience(items, settings.patience, kept)
-
-
-def evaluate_reward(
-    networks: Sequence[RewardNetwork],
-    words: Words,
-    judgements: Sequence[Judgement],
-    machine: Machine,
-    micro_tokens: int,
-) -> dict[str, Any]:
-    """Accuracy on held-out judgements, with its interval, its calibration, and what length alone reaches.
-
-    A pair counts where the judgement orders it; a thumb counts as one. The interval is over judgements, because
-    the pairs of one ranking are not independent. Several networks together give a pair the mean of their
-    probabilities.
-    """
-    settings = Reward(
-        ties=False, ratings="pairs", qualities=dict.fromkeys(_labels(networks[0]), 1.0)
-    )  # accuracy is about pairs that somebody has ordered
-    items, _ = judged_tokens(judgements, words, settings)
-    if not items:
-        return {"pairs": 0}
-    batch = judged_batch(items)
-    found = [forward(one, batch, Needs(score=True), machine=machine, micro_tokens=micro_tokens) for one in networks]
-    scores = torch.stack([own_score(outputs, batch) for outputs in found], dim=1).tolist()
-    gaps: list[float] = []  # log-odds that the better is better
-    longer: list[float] = []
-    shares: list[tuple[float, int]] = []
-    first = 0
-    for item in items:
-        score = scores[first : first + len(item.answers)]
-        first += len(item.answers)
-        here, long = _gaps(item, score)
-        gaps += here
-        longer += long
-        shares.append((sum(_won(gap) for gap in here), len(here)))
-    accuracy = statistics.fmean(_won(gap) for gap in gaps)
-    return {
-        "accuracy": accuracy,
-        "interval": _interval(shares),
-        "pairs": len(gaps),
-        "judgements": len(items),
-        "longer_wins": statistics.fmean(longer) if longer else None,
-        **_calibration(gaps),
-    }
-
-
-def _labels(network: RewardNetwork) -> list[str]:
-    """What is judged apart, where the network has several heads."""
-    config = bare(network.model).config
-    return list(config.id2label.values()) if config.num_labels > 1 else []
-
-
-def _won(gap: float) -> float:
-    return 0.5 if gap == 0 else float(gap > 0)
-
-
-def _gaps(item: JudgedTokens, score: Sequence[Sequence[float]]) -> tuple[list[float], list[float]]:
-    """Log-odds of each pair of a judgement, and whether the longer one won; `score` is by answer and network."""
-    if item.said is Said.THUMB:
-        sign = 1 if item.target[0] else -1
-        return [_mean_log_odds([sign * one for one in score[0]])], []
-    pairs = [(i, j) for i in range(len(score)) for j in range(len(score)) if item.ranks[i] < item.ranks[j]]
-    lengths = [len(answer) for answer in item.answers]
-    gaps = [_mean_log_odds([one - two for one, two in zip(score[i], score[j], strict=True)]) for i, j in pairs]
-    return gaps, [_won(lengths[i] - lengths[j]) for i, j in pairs]
-
-
-def _mean_log_odds(log_odds: Sequence[float]) -> float:
-    """The log-odds of the mean of the probabilities."""
-    if len(log_odds) == 1:
-        return log_odds[0]
-    yes = statistics.fmean(1 / (1 + math.exp(-max(-60.0, min(60.0, one)))) for one in log_odds)
-    return math.log(yes) - math.log1p(-yes)
-
-
-def _interval(shares: Sequence[tuple[float, int]]) -> list[float]:
-    """95 % interval of a ratio of sums over judgements (linearised)."""
-    total = sum(count for _, count in shares)
-    ratio = sum(won for won, _ in shares) / total
-    spread = sum((won - ratio * count) ** 2 for won, count in shares)
-    error = 1.96 * math.sqrt(spread) / total
-    return [max(0.0, ratio - error), min(1.0, ratio + error)]
-
-
-def _calibration(gaps: Sequence[float], bins: int = 5) -> dict[str, Any]:
-    """How often the answer that the model prefers wins, by how sure the model is of it."""
-    edges = [0.5 + 0.5 * b / bins for b in range(bins + 1)]
-    cells: list[list[tuple[float, float]]] = [[] for _ in range(bins)]
-    for gap in gaps:
-        sure = 1 / (1 + math.exp(-min(abs(gap), 60.0)))
-        place = min(bins - 1, sum(sure >= edge for edge in edges[1:]))
-        cells[place].append((sure, _won(gap)))
-    table = [
-        {
-            "predicted": statistics.fmean(sure for sure, _ in cell),
-            "observed": statistics.fmean(won for _, won in cell),
-            "count": len(cell),
-        }
-        for cell in cells
-        if cell
-    ]
-    error = sum(row["count"] * abs(row["predicted"] - row["observed"]) for row in table) / len(gaps)
-    return {"expected_calibration_error": error, "calibration": table}
