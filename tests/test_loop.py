@@ -559,6 +559,15 @@ CHATS = [{"messages": [{"role": "user", "content": f"say {n}"}, {"role": "assist
             {"reward": None, "scorers": {"mine": {"kind": "model", "path": "MODEL"}}},
             r"has 2 labels; a reward model has one",
         ),
+        (
+            {"reward": None, "scorers": {"mine": {"kind": "chrf"}}},
+            r"scorers\.mine: prompt \w+ has no reference, .*'say",
+        ),
+        ({"reward": None, "scorers": {"mine": {"kind": "function", "path": "no.py:f"}}}, r"no file 'no\.py'"),
+        (
+            {"reward": None, "scorers": {"mine": {"kind": "similarity", "path": "no/encoder"}}},
+            r"cannot load 'no/encoder'",
+        ),
         ({"policy": {"prompts_per_round": 40}}, r"data\.prompts: a round takes 40 prompts .* but there are 3\d"),
         ({"data": {"held_out": 0.0001}}, r"data\.prompts: data\.held_out 0\.0001 keeps none of 40 prompts"),
         ({"text": {"max_prompt_tokens": 4}}, r"prompt \w+ has \d tokens, more than text\.max_prompt_tokens 4"),
@@ -591,7 +600,7 @@ def test_bad_input_stops_before_any_stage(own_road, own_files, tmp_path, changes
     sections = {name: value for name, value in changes.items() if name in Recipe.model_fields}
     for name, value in sections.items():
         road[name] = {**road.get(name, {}), **value} if isinstance(value, dict) else value
-    if road.get("scorers", GRADER)["mine"]["path"] == "MODEL":
+    if road.get("scorers", GRADER)["mine"].get("path") == "MODEL":
         road["scorers"] = graded_by(own_files / "model")
     with pytest.raises(PlauditError, match=says):
         loop.run(recipe_from(road), tmp_path / "run")

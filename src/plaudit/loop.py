@@ -147,7 +147,10 @@ class _Road:
         )
         for stage in STAGES:
             if getattr(self.recipe, stage) is not None and not self.run.finished(stage):
+                unread = self._waits_for_tokens()
                 getattr(self, f"_{stage}")()
+                if unread and not self._waits_for_tokens():
+                    self._look_ahead()
         if not self.run.finished("evaluate"):
             self._evaluate()
         return self._close()
@@ -183,9 +186,9 @@ class _Road:
         if "reward" in left:
             assert recipe.reward is not None
             check_judgements(self.materials.judgements(), graders, recipe.data.held_out, recipe.reward)
-        if "sft" in left:
+        if "sft" in left and not self._waits_for_tokens():
             check_demonstrations(self.materials.demonstrations(), readers, recipe.data.held_out)
-        if self._evaluates():
+        if self._evaluates() and not self._waits_for_tokens():
             needed = recipe.policy.prompts_per_round if recipe.policy is not None else 0
             check_prompts(self.materials.prompts(), [*readers, *graders], recipe.data.held_out, needed)
 
@@ -198,8 +201,15 @@ class _Road:
             elif scoring.path is not None:
                 check_reward(scoring.path)
                 models += [str(member) for member in member_folders(scoring.path)]
-        check_references(self.recipe.scorers, itertools.chain(*self.materials.prompts()))
+        if not self._waits_for_tokens():
+            check_references(self.recipe.scorers, itertools.chain(*self.materials.prompts()))
         return models
+
+    def _waits_for_tokens(self) -> bool:
+        """Whether texts are to be cut after so many tokens of a tokenizer that the language stage has yet to make."""
+        data = self.recipe.data
+        cuts = any(source.prompt_tokens is not None for source in (*data.demonstrations, *data.prompts))
+        return cuts and self.start() == "builtin"
 
     def _readers(self, models: Sequence[str]) -> list[Words]:
         """The tokenizers of these models, without that of the built-in one while it is not made."""

@@ -568,7 +568,7 @@ def _expanded(given: dict[str, Any], where: str) -> dict[str, Any]:
 
 def override(given: Mapping[str, Any], changes: Sequence[str]) -> dict[str, Any]:
     """`given` with changes such as `policy.kl.beta=0.05` made; values are read as YAML."""
-    result: dict[str, Any] = yaml.safe_load(yaml.safe_dump(dict(given)))
+    result: dict[str, Any] = yaml.safe_load(yaml.safe_dump(dict(given), sort_keys=False))
     for change in changes:
         name, equals, value = change.partition("=")
         if not equals or not name:

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from rich.console import Console
 from rich.table import Table
 
-from plaudit.errors import NumberError, RecordError, RunError
+from plaudit.errors import NumberError, RecipeError, RecordError, RunError
 from plaudit.evaluation.reward import Judged, best_of_answers, examine, read_judged
+from plaudit.labels import Tally, compare_answers, journal, score_answers
 from plaudit.models.export import Target, export_reward
 from plaudit.models.load import choose_machine, context_of, load_language, load_tokenizer
 from plaudit.reading import load
@@ -26,7 +27,10 @@ from plaudit.report import write_reward_page
 from plaudit.runs import read_json, write_json
 from plaudit.runs.progress import progress
 from plaudit.sampling import ModelSampler, Request
-from plaudit.scorers import EnsembleScorer, ModelScorer, load_scorer
+from plaudit.scorers import EnsembleScorer, ModelScorer, Scorer, check_references, load_scorer, weighted_scorer
+from plaudit.scorers.judge import ChatJudge
+from plaudit.scorers.seam import group_of_texts
+from plaudit.scoring import Scoring
 from plaudit.seeds import derive
 from plaudit.summary import reward_rows, rows
 from plaudit.text import Words
@@ -36,6 +40,8 @@ __all__ = [
     "Chat",
     "evaluate_reward",
     "export",
+    "judge_file",
+    "label_file",
     "sample_file",
     "score_file",
     "show_reward_evaluation",
@@ -112,6 +118,76 @@ def score_file(model: Path, answers: Path, out: Path) -> int:
             advance(len(part))
     _write_lines(out, lines)
     return sum(len(texts) for _, texts in found)
+
+
+def label_file(
+    answers: Path,
+    out: Path,
+    scorers: Mapping[str, Scoring],
+    *,
+    gives: Literal["ranking", "scores"] = "ranking",
+    tolerance: float = 0.0,
+    annotator: str | None = None,
+) -> int:
+    """Judge the answers of a file by scorers: a judgement for each prompt, with all its answers.
+
+    Args:
+        answers: as for `score_file`; several lines about one prompt come together.
+        out: judgements to write.
+        scorers: what to grade by, their weighted sum.
+        gives: a ranking, or the scores themselves.
+        tolerance: scores as near as this share a rank.
+        annotator: who judged; nothing means the scorers' names.
+
+    Returns:
+        How many judgements were written.
+
+    Raises:
+        RecordError: the file cannot be read, a prompt lacks the reference that a scorer needs, or no prompt has two
+            answers to rank.
+        PlauditError: a scorer cannot be made, or fails.
+    """
+    machine = choose_machine()
+
+    def reward_model(path: str | None) -> Scorer:
+        if path is None:
+            raise RecipeError("a scorer by model needs its path here: {kind: model, path: FOLDER}")
+        return load_scorer(path, machine, _text_of(Path(path)))
+
+    groups = _grouped(answers)
+    check_references(scorers, [group.prompt for group in groups])
+    scorer = weighted_scorer(scorers, machine, reward_model, micro_tokens=8192)
+    name = annotator or "+".join(scorers)
+    with journal(out, answers.resolve(), scorers, gives, tolerance, name) as into:
+        score_answers(groups, scorer, into, annotator=name, gives=gives, tolerance=tolerance)
+        return into.lines
+
+
+def judge_file(answers: Path, out: Path, judge: ChatJudge, *, annotator: str | None = None) -> tuple[int, Tally]:
+    """Have a judge model compare each two answers of every prompt of a file, in both orders.
+
+    Returns:
+        How many judgements were written, and how the judge did.
+
+    Raises:
+        RecordError: the file cannot be read, or no prompt has two answers.
+        ScorerError: the judge cannot be reached, or its replies are no chat completions.
+    """
+    groups, name = _grouped(answers), annotator or judge.model
+    with journal(out, answers.resolve(), judge.service.url, judge.model, name) as into:
+        how = compare_answers(groups, judge, into, annotator=name)
+        return into.lines, how
+
+
+def _grouped(path: Path) -> list[Group]:
+    """The different answers of a file, prompt by prompt, in the order in which they stand there."""
+    prompts: dict[str, Prompt] = {}
+    texts: dict[str, dict[str, bool]] = {}
+    for prompt, answers in _answered(path):
+        prompts.setdefault(prompt.id, prompt)
+        for text, stopped in answers:
+            texts.setdefault(prompt.id, {}).setdefault(text, stopped)
+    return [group_of_texts(prompt, list(texts[name].items())) for name, prompt in prompts.items()]
 
 
 _Answered = tuple[Prompt, tuple[tuple[str, bool], ...]]

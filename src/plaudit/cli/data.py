@@ -1,23 +1,27 @@
-"""`plaudit data`: what a file holds, and what is wrong with it."""
+"""`plaudit data`: what a file holds, what is wrong with it, and judgements of its answers by machines."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
 
 from plaudit.cli.guard import guarded
+from plaudit.cli.help import with_settings
+from plaudit.scoring import Scoring
 
 __all__ = ["add_to"]
 
+Gives = Literal["ranking", "scores"]
 Kind = Literal["documents", "prompts", "demonstrations", "judgements"]
 
 
 def add_to(app: typer.Typer) -> None:
     """Register these commands."""
-    group = typer.Typer(no_args_is_help=True, help="Look at data before anything is trained on it.")
+    group = typer.Typer(no_args_is_help=True, help="Look at data before anything is trained on it, and label it.")
     group.command()(check)
-    group.callback()(lambda: None)  # with one command alone, typer would drop its name
+    group.command(cls=with_settings("scorers"))(label)
     app.add_typer(group, name="data")
 
 
@@ -42,6 +46,89 @@ def check(
     render(report, Console(), most=most)
     if not report.ok:
         raise typer.Exit(1)
+
+
+@guarded(go_on=True)
+def label(
+    file: Annotated[
+        Path,
+        typer.Argument(
+            metavar="FILE",
+            exists=True,
+            dir_okay=False,
+            help="Prompts with answers; what `plaudit sample` wrote will do.",
+        ),
+    ],
+    out: Annotated[Path, typer.Option("--out", metavar="FILE", help="Judgements to write, as JSON lines.")],
+    scorer: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="SCORER",
+            help="As in a recipe, such as '{kind: length, target: 80}', or its kind alone; several are added up.",
+        ),
+    ] = None,
+    gives: Annotated[Gives, typer.Option(help="A ranking by score, or the scores themselves.")] = "ranking",
+    tolerance: Annotated[float, typer.Option(min=0, help="Scores as near as this share a rank.")] = 0.0,
+    judge: Annotated[
+        str | None,
+        typer.Option(
+            metavar="URL", help="A judge model's OpenAI-compatible address, such as http://127.0.0.1:8000/v1."
+        ),
+    ] = None,
+    judge_model: Annotated[str | None, typer.Option(metavar="NAME", help="The judge's name there.")] = None,
+    token_from: Annotated[
+        str | None, typer.Option(metavar="VARIABLE", help="Environment variable that holds the judge's token.")
+    ] = None,
+    timeout: Annotated[float, typer.Option(min=0.001, help="Seconds to wait for a reply of the judge.")] = 120.0,
+    annotator: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="Who judged. [default: the scorers' kinds, or the judge's name]"),
+    ] = None,
+) -> None:
+    """Judge the answers of a file, by scorers or by a judge model that is asked in both orders."""
+    from plaudit.errors import RecipeError
+
+    if bool(scorer) == (judge is not None) or (judge is None) != (judge_model is None):
+        raise RecipeError("label takes --scorer, once or more, or else --judge URL together with --judge-model NAME")
+    if scorer:
+        scorers = _scorers(scorer)
+
+        from plaudit import tasks
+
+        count = tasks.label_file(file, out, scorers, gives=gives, tolerance=tolerance, annotator=annotator)
+        typer.echo(f"{out}: {count} judgements by {annotator or '+'.join(scorers)}")
+        return
+
+    from plaudit import tasks
+    from plaudit.scorers.judge import ChatJudge, chat_address
+    from plaudit.scorers.service import Service, bearer
+
+    service = Service(chat_address(judge or ""), timeout=timeout, token=bearer(token_from))
+    count, how = tasks.judge_file(file, out, ChatJudge(service, judge_model or ""), annotator=annotator)
+    typer.echo(
+        f"{out}: {count} comparisons by {annotator or judge_model}; of {how.pairs} made now, {how.unsteady} are ties "
+        f"because the order changed its mind, and {how.unclear} are left out because a reply held no verdict"
+    )
+
+
+def _scorers(given: list[str]) -> dict[str, Scoring]:
+    """The scorers of the command line, each under its kind; a second one of a kind gets a number."""
+    import yaml
+
+    from plaudit.errors import RecipeError
+    from plaudit.recipe import recipe_from
+
+    named: dict[str, object] = {}
+    for text in given:
+        try:
+            value = yaml.safe_load(text)
+        except yaml.YAMLError as error:
+            raise RecipeError(f"--scorer {text}: not YAML: {error}") from error
+        value = {"kind": value} if isinstance(value, str) else value
+        kind = str(value.get("kind", "scorer")) if isinstance(value, dict) else "scorer"
+        count = sum(name.partition("-")[0] == kind for name in named) + 1
+        named[kind if count == 1 else f"{kind}-{count}"] = value
+    return recipe_from({"world": {}, "scorers": named}, where="--scorer").scorers
 
 
 def _pairs(given: list[str]) -> dict[str, str]:
