@@ -154,7 +154,9 @@ def test_thumbs_by_hand():
     assert signed["accuracy"] == (1 + 1 + 0 + 0.5) / 4  # right, right, wrong, undecided
     low, high = signed["interval"]
     assert 0 <= low < 0.625 < high <= 1
-    assert thumbs([scored("a", Thumb(up=True), [1])]) == {"up": 1, "down": 0}
+    alone = thumbs([scored("a", Thumb(up=True), [1])])
+    assert (alone["up"], alone["down"], alone["signed"]["accuracy"]) == (1, 0, 1.0)
+    assert "accuracy" not in alone
     assert thumbs([scored("ab", Choice(best=0), [1, 0])]) == {}
 
 
