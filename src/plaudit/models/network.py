@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from plaudit.batch import Needs, Outputs, TokenTree
 from plaudit.models.logprobs import logits_of, token_logps
-from plaudit.models.packed import bare, choose_road, hidden_states
+from plaudit.models.packed import bare, choose_road, end_states, hidden_states
 
 __all__ = ["Critic", "LanguageNetwork", "Network", "RewardNetwork", "new_head"]
 
@@ -148,7 +148,7 @@ class RewardNetwork(Network):
     def outputs(self, tree: TokenTree, needs: Needs) -> Outputs:
         """The raw score of each answer (gain 1, bias 0)."""
         del needs
-        hidden_BD = hidden_states(self.model, tree)[tree.last_B()]
+        hidden_BD = end_states(self.model, tree)
         return Outputs(score=self.model_head(self.dropout(hidden_BD)).squeeze(-1).float())
 
     def model_head(self, hidden_BD: Tensor) -> Tensor:
