@@ -3,12 +3,13 @@
 
 PYTHON ?= python3
 PIP := .venv/bin/python -m pip --disable-pip-version-check
+PEERS_PIP := .peers/bin/python -m pip --disable-pip-version-check
 TORCH := torch==2.13.0
 DEMO_ARGS ?=
 TEST_ARGS ?=
 WORKERS ?= 2
 
-.PHONY: demo test lint format clean help
+.PHONY: demo test lint format peers clean help
 
 help: ## say what can be made
 	@sed -n 's/^\([a-z]*\):.*## /  make \1	/p' Makefile
@@ -28,14 +29,17 @@ format: .venv/.ready-to-test ## put the code into its standard form
 	.venv/bin/ruff format .
 	.venv/bin/ruff check --fix .
 
-clean: ## take away what was made, runs excepted
-	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist
+peers: .peers/.ready ## other libraries beside ours, for the benchmarks against them
+	@echo "made .peers; now: python -m benchmarks.reward_model"
 
-.venv/.torch:
+clean: ## take away what was made, runs excepted
+	rm -rf .venv .peers .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist
+
+%/.torch: # torch by itself first: an open range would take a build for GPUs, of gigabytes
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 		|| { echo "Plaudit needs Python 3.11 or newer; name one: make PYTHON=python3.12 ..." >&2; exit 1; }
-	$(PYTHON) -m venv .venv
-	$(PIP) install --quiet "$(TORCH)"
+	$(PYTHON) -m venv $*
+	$*/bin/python -m pip --disable-pip-version-check install --quiet "$(TORCH)"
 	@touch $@
 
 .venv/.ready: .venv/.torch pyproject.toml constraints.txt
@@ -45,3 +49,7 @@ clean: ## take away what was made, runs excepted
 .venv/.ready-to-test: .venv/.torch pyproject.toml constraints.txt
 	$(PIP) install --quiet -c constraints.txt -e '.[test,lint]'
 	@touch $@ .venv/.ready
+
+.peers/.ready: .peers/.torch pyproject.toml constraints.txt constraints-peers.txt
+	$(PEERS_PIP) install --quiet -c constraints.txt -c constraints-peers.txt -e '.[data]' trl
+	@touch $@

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -13,7 +15,7 @@ from torch import Tensor
 from plaudit.batch import pack, select
 from plaudit.errors import ModelError
 from plaudit.models.load import adapted
-from plaudit.models.packed import ATTENTION, body_of, choose_road, hidden_states, own_attention
+from plaudit.models.packed import ATTENTION, body_of, choose_road, end_states, hidden_states, own_attention
 from plaudit.recipe import Adapter
 from plaudit.testing.tiny import tiny_model
 from plaudit.training.objectives import TextBatch
@@ -105,6 +107,69 @@ def test_gradients_are_those_of_the_rows(kind):
     packed, rows = found
     # each token's state counts once on both roads: `row_by_row` takes the prompt from its first answer only
     assert float((packed - rows).norm() / rows.norm()) < 1e-5
+
+
+def test_only_the_ends_pass_through_the_last_feed_forward_part():
+    """Seven answers, two of them empty behind one prompt: six tokens are read."""
+    model = tiny_model()
+    choose_road(model)
+    tree = pack([((3, 4), [(), (5, 6), (), (7,)]), ((8, 9), [(10,), (11, 12), (13,)])])
+    seen: dict[int, list[int]] = {}
+    for i, layer in enumerate(body_of(model).layers):
+        layer.mlp.down_proj.register_forward_pre_hook(
+            lambda module, args, i=i: seen.setdefault(i, []).append(args[0].shape[1])
+        )
+    end_states(model, tree)
+    assert list(seen.values()) == [[len(tree.token_N)]] * (len(seen) - 1) + [[6]]
+
+
+@pytest.mark.parametrize("tree", TREES.values(), ids=TREES)
+@pytest.mark.parametrize("kind", [*PACKED, *SLOW])
+def test_the_ends_are_those_of_all_states_and_so_are_their_gradients(kind, tree):
+    wide: dict[str, Any] = {"sliding_window": 64} if kind == "mistral" else {}
+    model = tiny_model(kind, **wide)
+    choose_road(model)
+    found = []
+    for states in (lambda: end_states(model, tree), lambda: hidden_states(model, tree)[tree.last_B()]):
+        model.zero_grad()
+        end_BD = states()
+        (end_BD * torch.randn(end_BD.shape, generator=torch.Generator().manual_seed(1))).sum().backward()
+        gradient = torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])
+        found.append((end_BD.detach(), gradient))
+    (got_BD, got), (expected_BD, expected) = found
+    torch.testing.assert_close(got_BD, expected_BD, rtol=0, atol=1e-5 * float(expected_BD.abs().max()))
+    assert float((got - expected).norm() / expected.norm()) < 1e-5
+
+
+def test_the_ends_of_a_model_that_computes_its_activations_again():
+    tree = TREES["K varies"]
+    plain, again = tiny_model(reward=True), tiny_model(reward=True)
+    again.activation_checkpointing_enable({"use_reentrant": False})
+    gradients = []
+    for model in (plain, again):
+        choose_road(model)
+        model.train()
+        end_states(model, tree).square().sum().backward()
+        gradients.append(torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None]))
+    assert float((gradients[0] - gradients[1]).norm() / gradients[0].norm()) < 1e-5
+
+
+def test_two_threads_share_a_model():
+    """Each reads other places of another row while the other one is in the middle of its own."""
+    model = tiny_model()
+    choose_road(model)
+    trees = [TREES["K varies"], TREES["lengths far apart"]]
+    expected = [end_states(model, tree).detach() for tree in trees]
+    meet = threading.Barrier(2, timeout=30)
+
+    def wait(module: torch.nn.Module, args: tuple[Any, ...]) -> None:
+        meet.wait()
+
+    body_of(model).layers[0].register_forward_pre_hook(wait)
+    with ThreadPoolExecutor(2) as pool:
+        found = list(pool.map(lambda tree: end_states(model, tree).detach(), trees))
+    for got_BD, expected_BD in zip(found, expected, strict=True):
+        torch.testing.assert_close(got_BD, expected_BD)
 
 
 def test_soft_capping_inside_attention_is_not_lost():

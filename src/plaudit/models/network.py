@@ -18,7 +18,7 @@ from plaudit.batch import Needs, Outputs, TokenTree
 from plaudit.errors import ModelError
 from plaudit.losses.pointwise import cuts_of
 from plaudit.models.logprobs import logits_of, token_logps
-from plaudit.models.packed import bare, body_of, choose_road, hidden_states
+from plaudit.models.packed import bare, body_of, choose_road, end_states, hidden_states
 
 __all__ = [
     "Critic",
@@ -253,10 +253,12 @@ class RewardNetwork(Network):
         logp_BT = None
         if self.encoder:
             score = self._read_whole(tree).float()
-        else:
+        elif needs.logp:
             hidden_ND = hidden_states(self.model, tree)
             score = self.head(self.dropout(hidden_ND[tree.last_B()])).float()
-            logp_BT = self._logps(hidden_ND, tree) if needs.logp else None
+            logp_BT = self._logps(hidden_ND, tree)
+        else:
+            score = self.head(self.dropout(end_states(self.model, tree))).float()
         score = score.squeeze(-1) if score.shape[-1] == 1 else score
         if self.scales is None or not needs.scales:
             return Outputs(score=score, logp=logp_BT)
