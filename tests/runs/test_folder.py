@@ -46,6 +46,20 @@ def test_another_recipe_is_refused_with_the_differences(run):
     Run(run.folder, RECIPE).close()  # the refused one holds nothing
 
 
+def test_a_setting_that_an_older_version_did_not_have_is_no_difference(tmp_path):
+    Run(tmp_path, RECIPE).close()
+    (tmp_path / "metrics.jsonl").write_text("", encoding="utf-8")
+    path = tmp_path / "config.yaml"
+    kept = yaml.safe_load(path.read_text(encoding="utf-8"))
+    del kept["save_every"], kept["text"]["cut_prompts"]
+    path.write_text(yaml.safe_dump(kept), encoding="utf-8")
+    Run(tmp_path, RECIPE).close()
+    kept["gone"] = 1
+    path.write_text(yaml.safe_dump(kept), encoding="utf-8")
+    with pytest.raises(RunError, match="was started with another recipe: gone was 1 and is None"):
+        Run(tmp_path, RECIPE)
+
+
 def test_one_process_at_a_time(run):
     with pytest.raises(RunError, match="another process is working in"):
         Run(run.folder, RECIPE)

@@ -22,8 +22,8 @@ from typing import Any
 import yaml
 from safetensors import SafetensorError
 
-from plaudit.errors import RunError
-from plaudit.recipe import Recipe
+from plaudit.errors import RecipeError, RunError
+from plaudit.recipe import Recipe, recipe_from
 from plaudit.runs.trackers import Tracker
 
 __all__ = ["MADE", "Checkpoint", "Run", "read_json", "reporting_full_disk", "write_json"]
@@ -166,7 +166,7 @@ class Run:
             aside.write_text(yaml.safe_dump(now, sort_keys=False, allow_unicode=True), encoding="utf-8")
             aside.rename(path)
             return
-        before = yaml.safe_load(path.read_text(encoding="utf-8"))
+        before = _as_now(yaml.safe_load(path.read_text(encoding="utf-8")))
         changed = list(_differences(before, now))
         if changed and not any((self.folder / name).exists() for name in ("lineage.json", "metrics.jsonl")):
             path.unlink()  # it failed before anything was done: nothing is lost by another recipe
@@ -325,6 +325,14 @@ def _errno(message: str) -> int | None:
     """The number that safetensors puts into its words: `... (os error 28)`."""
     found = re.search(r"\(os error (\d+)\)", message)
     return int(found[1]) if found else None
+
+
+def _as_now(kept: dict[str, Any]) -> dict[str, Any]:
+    """A kept recipe with the settings that this version has beside it, at their defaults; as it is if it has others."""
+    try:
+        return recipe_from(kept).model_dump(mode="json")
+    except RecipeError:
+        return kept
 
 
 def _differences(before: Any, now: Any, name: str = "") -> Iterator[str]:
