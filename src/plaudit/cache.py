@@ -37,6 +37,7 @@ def builtin_folder(recipe: Recipe, machine: Machine) -> Path:
     what = {
         "version": __version__,
         "torch": torch.__version__,
+        "optimiser": "AdamW, fused",
         "machine": machine.describe(),
         "threads": torch.get_num_threads(),
         "micro_tokens": recipe.micro_tokens,

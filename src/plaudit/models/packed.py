@@ -227,7 +227,7 @@ def hidden_states(model: Any, tree: TokenTree) -> Tensor:
 def end_states(model: Any, tree: TokenTree) -> Tensor:
     """[B, D] last hidden state of each answer's last token; of its prompt's last where the answer is empty.
 
-    The last layer's feed-forward part works on these tokens alone: a twelfth to a sixth less to do in a small model.
+    The last layer's feed-forward part works on these tokens alone: a twelfth of a training step where there are six.
     """
     last_B, part = tree.last_B(), _LAST_PARTS.get(body_of(model))
     if part is None or any(getattr(module, "gradient_checkpointing", False) for module in bare(model).modules()):
