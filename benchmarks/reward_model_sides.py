@@ -113,10 +113,10 @@ def judged(step: int, number: int, answers: int) -> list[Judged]:
 
 def our_items(given: dict[str, Any], step: int) -> list[Any]:
     """A step's judgements as the product reads them, as tokens."""
-    from plaudit.recipe import Text
+    from plaudit.recipe import Reward, Text
     from plaudit.records import Judgement, Prompt, Ranking
     from plaudit.text import Words
-    from plaudit.training.reward_stage import judged_tokens
+    from plaudit.training.judged import judged_tokens
 
     ranked = [
         Judgement(
@@ -126,7 +126,7 @@ def our_items(given: dict[str, Any], step: int) -> list[Any]:
         )
         for i, one in enumerate(judged(step, given["judgements"], given["answers"]))
     ]
-    return judged_tokens(ranked, Words(words(), Text()))
+    return judged_tokens(ranked, Words(words(), Text()), Reward())[0]
 
 
 def our_learner(precision: str, *, clip_norm: float = CLIP_NORM) -> Any:
@@ -150,7 +150,7 @@ def ours(turns: Turns, given: dict[str, Any]) -> dict[str, Any]:
     """The product: every answer is scored once, behind its prompt, which is read once."""
     from plaudit.training.learner import Part
     from plaudit.training.objectives import JudgementLoss
-    from plaudit.training.reward_stage import judged_batch
+    from plaudit.training.judged import judged_batch
 
     learner = our_learner(given["precision"])
     items = [our_items(given, step) for step in range(given["steps"])]
@@ -257,7 +257,7 @@ def check(given: dict[str, Any]) -> dict[str, Any]:
     from plaudit.batch import Needs
     from plaudit.training.learner import Part
     from plaudit.training.objectives import JudgementLoss
-    from plaudit.training.reward_stage import judged_batch
+    from plaudit.training.judged import judged_batch
 
     row_KT = rows_KT(0, given["answers"])
     model = reward_model()
