@@ -148,9 +148,9 @@ def our_learner(precision: str, *, clip_norm: float = CLIP_NORM) -> Any:
 
 def ours(turns: Turns, given: dict[str, Any]) -> dict[str, Any]:
     """The product: every answer is scored once, behind its prompt, which is read once."""
+    from plaudit.training.judged import judged_batch
     from plaudit.training.learner import Part
     from plaudit.training.objectives import JudgementLoss
-    from plaudit.training.judged import judged_batch
 
     learner = our_learner(given["precision"])
     items = [our_items(given, step) for step in range(given["steps"])]
@@ -255,9 +255,9 @@ def pairs_loss(score_K: Tensor) -> Tensor:
 def check(given: dict[str, Any]) -> dict[str, Any]:
     """How far the product's scores and gradients are from the plain ones, and the versions that were measured."""
     from plaudit.batch import Needs
+    from plaudit.training.judged import judged_batch
     from plaudit.training.learner import Part
     from plaudit.training.objectives import JudgementLoss
-    from plaudit.training.judged import judged_batch
 
     row_KT = rows_KT(0, given["answers"])
     model = reward_model()
