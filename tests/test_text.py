@@ -305,6 +305,20 @@ def test_answers_have_the_same_tokens_in_every_stage(tokenizer, pad):
     assert words.answer_ids(sampled, context_ids=context) == learned
 
 
+def test_a_tokenizer_of_whole_words_loses_none():
+    from tokenizers import Tokenizer, models, pre_tokenizers
+
+    names = ["<unk>", "<s>", "</s>", "what", "a", "fine", "day"]
+    whole = Tokenizer(models.WordLevel(vocab={name: i for i, name in enumerate(names)}, unk_token="<unk>"))
+    whole.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=whole, unk_token="<unk>", bos_token="<s>", eos_token="</s>")
+    words = Words(tokenizer, Text())
+    context = words.prompt_ids(Prompt(text="what a day"))
+    assert context == (3, 4, 6)
+    assert words.answer_ids("fine day", context_ids=context) == (5, 6, 2)
+    assert words.answer_ids(" fine day", context_ids=context) == (5, 6, 2)
+
+
 # --- a real tokenizer -----------------------------------------------------------------------------------------------
 
 

@@ -195,7 +195,8 @@ class Words:
         for anchor in (".", "=", "\n"):
             ids = self._encode(anchor, special=False)
             behind = [self._encode(anchor + probe, special=False) for probe in ("b", " b")]
-            if all(both[: len(ids)] == ids for both in behind):
+            # a tokenizer of whole words melts both into one token, maybe the one that means "unknown"
+            if all(both[: len(ids)] == ids and len(both) > len(ids) for both in behind):
                 found.append((anchor, ids))
         plain = all(
             self._encode(anchor + probe, special=False)[len(ids) :] == self._encode(probe, special=False)
