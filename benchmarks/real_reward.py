@@ -2,16 +2,20 @@
 
     PLAUDIT_DATA=... python -m benchmarks.real_reward examples/hh_reward.yaml --folds 5 --seeds 3
 
-Each seed deals the prompts into folds anew; each fold is scored by a model that has seen nothing of it. A judgement's
-share of right pairs is averaged over the seeds, and the 95 % interval covers both what these judgements and what these
-seeds happened to be. "Longer wins" counts characters, a tie one half. A language stage in the recipe is done once, on
-the recipe's documents, which hold no judgement. The last line is JSON.
+Each seed deals the prompts into folds anew; each fold is scored by a model that has seen nothing of it. "Longer wins"
+counts characters, a tie one half. A language stage in the recipe is done once, on the recipe's documents, which hold no
+judgement. The last line is JSON.
 
 A thumb is right where the score is above 0 for a thumb up. Length alone is then the best cut by characters, chosen on
 the very data; inside each quarter of the lengths, `auc` is how often a thumb up scores above a thumb down.
 
 `--test FILE ...` are judgements that nobody trains on: every model of every fold scores them, and the accuracy is the
-mean over these models, its interval that of the judgements.
+mean over these models.
+
+`--trl` (after `make peers`) gives every fold to TRL's RewardTrainer too: the same trunk, tokens, steps and learning
+rates, every ranking as all of its pairs, ties left out, which it cannot take. `difference` is ours less theirs.
+
+`--work DIR` keeps what each fold scored; the same command takes it from there, so an interrupted study goes on.
 """
 
 from __future__ import annotations
@@ -20,7 +24,8 @@ import argparse
 import json
 import math
 import random
-import statistics
+import shutil
+import subprocess
 import tempfile
 import time
 from collections.abc import Sequence
@@ -28,6 +33,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from benchmarks.agreement import Scored, difference, quarters, right, summary
 
 from plaudit import loop
 from plaudit.models.load import (
@@ -46,8 +52,11 @@ from plaudit.runs import Run
 from plaudit.scorers import ModelScorer
 from plaudit.seeds import derive
 from plaudit.text import Words
-from plaudit.training.judged import gathered
+from plaudit.training.judged import gathered, judged_tokens
 from plaudit.training.reward_stage import train_reward
+
+ROOT = Path(__file__).resolve().parent.parent
+PEERS = ROOT / ".peers" / "bin" / "python"
 
 
 def main() -> None:
@@ -55,17 +64,24 @@ def main() -> None:
     recipe = load_recipe(given.recipe, given.set)
     if recipe.reward is None:
         raise SystemExit(f"{given.recipe}: has no reward section")
+    if given.trl and not PEERS.exists():
+        raise SystemExit(f"{PEERS.relative_to(ROOT)} is not there: run `make peers` first")
     begun, cpu = time.perf_counter(), time.process_time()
     judgements = cases_of(recipe.data.judgements)
     print(f"{len(judgements)} judgements, {sum(right(one, [0.0] * len(one.answers))[1] for one in judgements)} cases")
     tests = {path.name: cases_of([Source(path=str(path))]) for path in given.test}
     result = {"benchmark": "real_reward", "recipe": given.recipe.name, "folds": given.folds, "seeds": given.seeds}
-    with tempfile.TemporaryDirectory() as work:
-        study = Study(recipe, Path(work), judgements, given.folds, tests)
+    with tempfile.TemporaryDirectory() as aside:
+        work = given.work or Path(aside)
+        work.mkdir(parents=True, exist_ok=True)
+        study = Study(recipe, work, judgements, given.folds, tests, beside_trl=given.trl)
         scores = [study.one_seed(seed) for seed in range(given.seeds)]
     result |= {"judgements": len(judgements), **summary(judgements, scores)}
     if any(isinstance(one.verdict, Thumb) for one in judgements):
         result["quarters_by_length"] = quarters(judgements, scores)
+    if given.trl:
+        result["trl"] = summary(judgements, study.theirs)
+        result["difference"] = difference(judgements, scores, study.theirs)
     for name, found in study.tested.items():
         result[f"test {name}"] = summary(tests[name], found)
     result["hardware"] = {"threads": torch.get_num_threads()}
@@ -79,6 +95,8 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--folds", type=int, default=5)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--test", type=Path, nargs="*", default=[], metavar="FILE", help="judgements to test on only")
+    parser.add_argument("--trl", action="store_true", help="TRL's RewardTrainer on the same folds beside it")
+    parser.add_argument("--work", type=Path, metavar="DIR", help="keep each fold's scores there, and go on from them")
     parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="change a setting")
     return parser.parse_args()
 
@@ -87,12 +105,6 @@ def cases_of(sources: Sequence[Source]) -> list[Judgement]:
     """The judgements that can be got right or wrong."""
     found = gathered(load(sources, "judgements", seed=0))
     return [one for one in found if right(one, [0.0] * len(one.answers))[1]]
-
-
-def pairs(judgement: Judgement) -> list[tuple[int, int]]:
-    """The pairs (better, worse) that a judgement orders."""
-    ranks = judgement.ranks() or ()
-    return [(i, j) for i, here in enumerate(ranks) for j, there in enumerate(ranks) if here < there]
 
 
 class Study:
@@ -105,6 +117,8 @@ class Study:
         judgements: Sequence[Judgement],
         folds: int,
         tests: dict[str, list[Judgement]],
+        *,
+        beside_trl: bool = False,
     ) -> None:
         self.recipe = recipe
         self.work = work
@@ -112,6 +126,8 @@ class Study:
         self.folds = folds
         self.tests = tests
         self.tested: dict[str, list[list[Scored]]] = {name: [] for name in tests}
+        self.beside_trl = beside_trl
+        self.theirs: list[list[Scored]] = []
         self.trunk = self._trunk()
 
     def _trunk(self) -> str:
@@ -122,27 +138,51 @@ class Study:
             return settings.start
         if self.recipe.language is None:
             return self.recipe.model.path
-        loop.run(self.recipe, self.work / "language", only="language")
+        if not (self.work / "language" / "language").exists():
+            loop.run(self.recipe, self.work / "language", only="language")
         return str(self.work / "language" / "language")
 
     def one_seed(self, seed: int) -> list[Scored]:
         """The scores of each judgement's answers, by models that have not seen its prompt."""
-        recipe = self.recipe.model_copy(update={"seed": seed})
         prompts = sorted({one.prompt.id for one in self.judgements})
         random.Random(seed).shuffle(prompts)
         fold_of = {prompt: place % self.folds for place, prompt in enumerate(prompts)}
-        found: dict[int, Scored] = {}
+        ours: dict[int, Scored] = {}
+        theirs: dict[int, Scored] = {}
         for fold in range(self.folds):
             unseen = [i for i, one in enumerate(self.judgements) if fold_of[one.prompt.id] == fold]
-            seen = [one for one in self.judgements if fold_of[one.prompt.id] != fold]
-            scorer = self._trained(recipe, seen, self.work / f"seed-{seed}-fold-{fold}")
-            found |= dict(zip(unseen, score(scorer, [self.judgements[i] for i in unseen]), strict=True))
-            shares = [right(self.judgements[i], found[i]) for i in unseen]
+            found = self._one_fold(seed, fold, set(unseen))
+            ours |= dict(zip(unseen, found["ours"], strict=True))
+            theirs |= dict(zip(unseen, found.get("trl", found["ours"]), strict=True))
+            shares = [right(self.judgements[i], ours[i]) for i in unseen]
             share = sum(won for won, _ in shares) / sum(count for _, count in shares)
             print(f"seed {seed}, fold {fold}: {share:.3f} of {len(unseen)} judgements", flush=True)
-            for name, judgements in self.tests.items():
-                self.tested[name].append(score(scorer, judgements))
-        return [found[i] for i in range(len(self.judgements))]
+            for name in self.tests:
+                self.tested[name].append(found["tests"][name])
+        self.theirs.append([theirs[i] for i in range(len(self.judgements))])
+        return [ours[i] for i in range(len(self.judgements))]
+
+    def _one_fold(self, seed: int, fold: int, unseen: set[int]) -> dict[str, Any]:
+        """What a fold's model, and TRL's where it is asked for, says of what it has not seen."""
+        folder = self.work / f"seed-{seed}-fold-{fold}"
+        kept = folder / "scores.json"
+        if kept.exists():
+            found: dict[str, Any] = json.loads(kept.read_text(encoding="utf-8"))
+            return found
+        shutil.rmtree(folder, ignore_errors=True)
+        recipe = self.recipe.model_copy(update={"seed": seed})
+        seen = [one for i, one in enumerate(self.judgements) if i not in unseen]
+        test = [one for i, one in enumerate(self.judgements) if i in unseen]
+        scorer = self._trained(recipe, seen, folder)
+        found = {"ours": score(scorer, test)}
+        found["tests"] = {name: score(scorer, judgements) for name, judgements in self.tests.items()}
+        if self.beside_trl:
+            found["trl"] = self._by_trl(recipe, scorer.words, seen, test, folder)
+        shutil.rmtree(folder / "checkpoints", ignore_errors=True)
+        aside = kept.with_suffix(".writing")
+        aside.write_text(json.dumps(found), encoding="utf-8")
+        aside.rename(kept)
+        return found
 
     def _trained(self, recipe: Recipe, judgements: Sequence[Judgement], folder: Path) -> ModelScorer:
         settings = recipe.reward
@@ -162,9 +202,63 @@ class Study:
         run.close()
         return ModelScorer(network, words, machine, micro_tokens=recipe.micro_tokens)
 
+    def _by_trl(
+        self, recipe: Recipe, words: Words, seen: Sequence[Judgement], test: Sequence[Judgement], folder: Path
+    ) -> list[Scored]:
+        """TRL's scores of the test's answers, after as many steps on all pairs of the seen judgements."""
+        settings = recipe.reward
+        assert settings is not None
+        if settings.start != "model":
+            raise SystemExit(f"--trl starts from the recipe's model, and reward.start is {settings.start}")
+        items, _ = judged_tokens(seen, words, settings)
+        train = [
+            ([*item.prompt, *item.answers[i]], [*item.prompt, *item.answers[j]])
+            for item in items
+            for i, here in enumerate(item.ranks)
+            for j, there in enumerate(item.ranks)
+            if here < there
+        ]
+        rows = [rows_of(one, words) for one in test]
+        steps = max(1, math.ceil(settings.epochs * len(items) / settings.minibatch))
+        optimiser = settings.optimiser
+        minibatch = max(1, round(settings.epochs * len(train) / steps))
+        parts = math.ceil(minibatch / 12)  # less padding and memory, and faster for it
+        given = {
+            "trunk": self.trunk,
+            "tokenizer": recipe.model.tokenizer or self.trunk,
+            "threads": torch.get_num_threads(),
+            "seed": derive(recipe.seed, "trl") % 2**31,
+            "train": train,
+            "test": [row for judgement in rows for row in judgement],
+            "scores": str(folder / "trl-scores.json"),
+            "steps": steps,
+            "minibatch": round(minibatch / parts),
+            "parts": parts,
+            "learning_rate": optimiser.learning_rate,
+            "warmup": math.ceil(optimiser.warmup * steps),
+            "decay": optimiser.decay,
+            "weight_decay": optimiser.weight_decay,
+            "clip_norm": optimiser.clip_norm,
+        }
+        path = folder / "trl.json"
+        path.write_text(json.dumps(given), encoding="utf-8")
+        done = subprocess.run(
+            [PEERS, "-m", "benchmarks.real_reward_trl", str(path)],
+            cwd=ROOT,
+            check=False,
+            capture_output=True,
+            text=True,
+        )
+        if done.returncode:
+            raise SystemExit(f"TRL's side ended with {done.returncode}:\n{done.stderr[-4000:]}")
+        scores = iter(json.loads((folder / "trl-scores.json").read_text(encoding="utf-8")))
+        return [[next(scores) for _ in judgement] for judgement in rows]
 
-Scored = Sequence[float]
-"""The scores of one judgement's answers."""
+
+def rows_of(judgement: Judgement, words: Words) -> list[list[int]]:
+    """Each answer behind the prompt, as tokens."""
+    prompt = words.prompt_ids(judgement.prompt)
+    return [[*prompt, *words.answer_ids(answer, context_ids=prompt)] for answer in judgement.answers]
 
 
 def score(scorer: ModelScorer, judgements: Sequence[Judgement]) -> list[Scored]:
@@ -174,90 +268,6 @@ def score(scorer: ModelScorer, judgements: Sequence[Judgement]) -> list[Scored]:
         scores = iter(scorer.score_texts([(one.prompt, [(a, True) for a in one.answers]) for one in part]))
         found += [[next(scores) for _ in one.answers] for one in part]
     return found
-
-
-def right(judgement: Judgement, scores: Scored) -> tuple[float, int]:
-    """Cases that the scores have as the judgement does, a draw one half; and all of its cases."""
-    if isinstance(judgement.verdict, Thumb):
-        return (0.5 if scores[0] == 0 else float((scores[0] > 0) == judgement.verdict.up)), 1
-    ordered = pairs(judgement)
-    return sum(0.5 if scores[i] == scores[j] else float(scores[i] > scores[j]) for i, j in ordered), len(ordered)
-
-
-def summary(judgements: Sequence[Judgement], scores: Sequence[Sequence[Scored]]) -> dict[str, Any]:
-    """Accuracy with its interval, and what length alone reaches."""
-    shares = [[right(one, own) for one, own in zip(judgements, seed, strict=True)] for seed in scores]
-    total = sum(count for _, count in shares[0])
-    by_seed = [sum(won for won, _ in seed) / total for seed in shares]
-    accuracy = statistics.fmean(by_seed)
-    mean_won = [statistics.fmean(seed[i][0] for seed in shares) for i in range(len(judgements))]
-    spread = sum((won - accuracy * count) ** 2 for won, (_, count) in zip(mean_won, shares[0], strict=True))
-    of_judgements = math.sqrt(spread) / total
-    of_seeds = statistics.stdev(by_seed) / math.sqrt(len(by_seed)) if len(by_seed) > 1 else 0.0
-    error = 1.96 * math.hypot(of_judgements, of_seeds)
-    length = length_alone(judgements)
-    return {
-        "cases": total,
-        "accuracy": round(accuracy, 4),
-        "interval": [round(accuracy - error, 4), round(accuracy + error, 4)],
-        "accuracy_by_seed": [round(share, 4) for share in by_seed],
-        "length_alone": round(length, 4),
-        "beats_length": accuracy - error > length,
-    }
-
-
-def length_alone(judgements: Sequence[Judgement]) -> float:
-    """The better of "longer wins" and "shorter wins"; for thumbs, the best cut by characters, the better way round."""
-    thumbs = sorted((len(one.answers[0]), one.verdict.up) for one in judgements if isinstance(one.verdict, Thumb))
-    if len(thumbs) < len(judgements):
-        shares = [right(one, [float(len(answer)) for answer in one.answers]) for one in judgements if pairs(one)]
-        longer = sum(won for won, _ in shares) / sum(count for _, count in shares)
-        return max(longer, 1 - longer)
-    ups = [up for _, up in thumbs]
-    below = [sum(ups[:cut]) + (len(ups) - cut) - sum(ups[cut:]) for cut in range(len(ups) + 1)]  # short ones are up
-    return max(max(below), len(ups) - min(below)) / len(ups)
-
-
-def quarters(judgements: Sequence[Judgement], scores: Sequence[Sequence[Scored]]) -> list[dict[str, Any]]:
-    """Inside each quarter of the answers by length: accuracy, that of always saying the same, and the AUC."""
-    found = []
-    order = sorted(range(len(judgements)), key=lambda i: len(judgements[i].answers[0]))
-    for q in range(4):
-        mine = order[q * len(order) // 4 : (q + 1) * len(order) // 4]
-        ups = [thumb_of(judgements[i]) for i in mine]
-        shares = [[right(judgements[i], seed[i])[0] for i in mine] for seed in scores]
-        aucs = [auc([(seed[i][0], up) for i, up in zip(mine, ups, strict=True)]) for seed in scores]
-        area = statistics.fmean(aucs)
-        error = 1.96 * auc_error(area, sum(ups), len(ups) - sum(ups))
-        found.append(
-            {
-                "characters": [len(judgements[mine[0]].answers[0]), len(judgements[mine[-1]].answers[0])],
-                "judgements": len(mine),
-                "accuracy": round(statistics.fmean(statistics.fmean(seed) for seed in shares), 4),
-                "always_the_same": round(max(sum(ups), len(ups) - sum(ups)) / len(ups), 4),
-                "auc": round(area, 4),
-                "auc_interval": [round(area - error, 4), round(area + error, 4)],
-            }
-        )
-    return found
-
-
-def thumb_of(judgement: Judgement) -> bool:
-    assert isinstance(judgement.verdict, Thumb)
-    return judgement.verdict.up
-
-
-def auc(scored: Sequence[tuple[float, bool]]) -> float:
-    """How often an up scores above a down."""
-    ups, downs = ([score for score, up in scored if up is side] for side in (True, False))
-    return statistics.fmean(0.5 if u == d else float(u > d) for u in ups for d in downs)
-
-
-def auc_error(area: float, ups: int, downs: int) -> float:
-    """Its standard error: Hanley and McNeil 1982, https://doi.org/10.1148/radiology.143.1.7063747."""
-    above, below = area / (2 - area), 2 * area**2 / (1 + area)
-    spread = area * (1 - area) + (ups - 1) * (above - area**2) + (downs - 1) * (below - area**2)
-    return math.sqrt(spread / (ups * downs))
 
 
 if __name__ == "__main__":
