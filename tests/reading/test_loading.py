@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from plaudit.errors import RecordError
+from plaudit.errors import RecordError, TextError
 from plaudit.reading import held_out, load
 from plaudit.recipe import Source
 from plaudit.records import Demonstration, Document, Judgement, Prompt, Scores, Thumb
@@ -193,6 +193,15 @@ def test_raw_text_becomes_prompt_and_reference(write: Write):
     ]
     with pytest.raises(RecordError, match="of which no demonstrations can be made"):
         load([source], "demonstrations", seed=0, split_text=words)
+
+
+def test_a_text_too_short_to_cut_is_named_with_its_line(write: Write):
+    def short(text: str, tokens: int) -> tuple[str, str]:
+        raise TextError(f"a text of 1 tokens has no rest after a prompt of {tokens}: {text!r}")
+
+    path = write("a.jsonl", [{"text": "seven"}])
+    with pytest.raises(RecordError, match=r"a\.jsonl:1: .*no rest after a prompt of 2: 'seven'"):
+        load([Source(path=str(path), prompt_tokens=2)], "prompts", seed=0, split_text=short)
 
 
 def test_judged_texts_serve_as_raw_text(write: Write):

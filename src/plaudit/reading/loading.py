@@ -14,7 +14,7 @@ from typing import Any, Literal, TypeVar, get_args, overload
 
 from pydantic import ValidationError
 
-from plaudit.errors import RecordError
+from plaudit.errors import RecordError, TextError
 from plaudit.reading.fields import Fields
 from plaudit.reading.files import Unit, read_rows
 from plaudit.reading.formats import COLUMNS, Format, find_format, recognise, renamed
@@ -138,7 +138,7 @@ def read_source(
             made = [_as_wanted(record, kind, source, split_text) for record in chosen.read(field)]
         except ValidationError as error:
             problems.append(Problem(row.place, _in_your_words(describe(error), source)))
-        except RecordError as error:
+        except (RecordError, TextError) as error:
             problems.append(Problem(row.place, _in_your_words(str(error), source)))
         else:
             records += [(row.place, record) for record in made if record is not None]
