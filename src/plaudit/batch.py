@@ -174,7 +174,7 @@ def pack(
 
 
 class Batch(Protocol):
-    """A frozen dataclass with a `tree` and tensors whose names end in `_BT`, `_B` or `_P`: the law of suffixes.
+    """A frozen dataclass with a `tree` and tensors whose names end in `_BT`, `_BTV`, `_B` or `_P`: the law of suffixes.
 
     `select` and `split` read the suffixes, so a new kind of batch needs no code for them.
     """
@@ -228,14 +228,14 @@ def _cut(batch: Batch, rows: Sequence[int], prompts: Sequence[int], longest: int
         if not isinstance(value, Tensor):
             continue
         match field.name.rsplit("_", 1)[-1]:
-            case "BT":
+            case "BT" | "BTV":
                 cut[field.name] = value[list(rows), :longest]
             case "B":
                 cut[field.name] = value[list(rows)]
             case "P":
                 cut[field.name] = value[list(prompts)]
             case other:
-                raise ShapeError(f"{field.name}: no rule to select along {other!r}; end the name in _BT, _B or _P")
+                raise ShapeError(f"{field.name}: no rule to select along {other!r}; end the name in _BT, _BTV, _B or _P")
     return cut
 
 
@@ -264,6 +264,7 @@ class Needs:
 
     logp: bool = False
     entropy: bool = False
+    distribution: bool = False
     value: bool = False
     score: bool = False
     scales: bool = False
@@ -275,6 +276,7 @@ class Outputs:
 
     logp: Tensor | None = None
     entropy: Tensor | None = None
+    distribution: Tensor | None = None
     value: Tensor | None = None
     score: Tensor | None = None
     tie: Tensor | None = None
@@ -289,6 +291,11 @@ class Outputs:
     def entropy_BT(self) -> Tensor:
         """[B, T] entropy in nats of the distribution that each token was drawn from, 0 after the end."""
         return _there(self.entropy, "entropy")
+
+    @property
+    def distribution_BTV(self) -> Tensor:
+        """[B, T, V] log-probability in nats of every token that could have come; after the end, anything."""
+        return _there(self.distribution, "distribution")
 
     @property
     def value_BT(self) -> Tensor:

@@ -41,7 +41,7 @@ from plaudit.models.load import (
 from plaudit.models.network import Critic, LanguageNetwork, RewardNetwork, new_head
 from plaudit.models.packed import bare
 from plaudit.reading import held_out, load, write_jsonl
-from plaudit.recipe import Recipe, Sampling, Source, recipe_from
+from plaudit.recipe import Language, Recipe, Sampling, Source, recipe_from
 from plaudit.records import Group, Judgement, Prompt
 from plaudit.report import write_report
 from plaudit.runs import Run, write_json
@@ -64,10 +64,20 @@ from plaudit.scoring import ByModel, Scoring
 from plaudit.seeds import derive
 from plaudit.summary import summarise
 from plaudit.text import Words
-from plaudit.training.learner import ModelLearner
-from plaudit.training.policy_stage import Reference, train_policy
+from plaudit.training.learner import ModelLearner, Part
+from plaudit.training.policy_stage import PolicyStage, train_policy
+from plaudit.training.rollouts import Reference
 from plaudit.training.reward_stage import train_reward
-from plaudit.training.text_stages import demonstration_tokens, text_loss, train_language, train_sft
+from plaudit.training.text_stages import (
+    TokenText,
+    demonstration_tokens,
+    document_tokens,
+    text_loss,
+    texts_beside,
+    train_language,
+    train_sft,
+)
+from plaudit.tuning import parts_of
 from plaudit.worlds.annotators import turned
 
 __all__ = ["STAGES", "run"]
@@ -495,11 +505,10 @@ class _Road:
             words = self.words(self.tuned())
             seed = derive(recipe.seed, "policy")
             model = adapted(self.language_model(self.tuned()), recipe.model.adapter, seed=seed)
-            critic = self._critic(model, words, seed) if settings.algorithm == "ppo" else None
+            critic = self._critic(model, words, seed) if parts_of(settings).baseline == "value" else None
             temperature = settings.sampling.temperature
             network = LanguageNetwork(model, critic, temperature=temperature)
-            steps = settings.steps * settings.epochs
-            steps *= settings.prompts_per_round * settings.answers_per_prompt // self._minibatch()
+            steps = settings.steps * settings.updates_per_round
             learner = ModelLearner(
                 network, settings.optimiser, steps=steps, machine=self.machine, micro_tokens=recipe.micro_tokens
             )
@@ -514,24 +523,33 @@ class _Road:
                 machine=self.machine,
                 micro_tokens=recipe.micro_tokens,
             )
-            train_policy(
-                self.run,
-                learner,
-                reference,
-                ModelSampler(model, words, self.machine),
-                self._scorer(),
-                words,
-                prompts,
-                settings,
-                recipe,
-                self._watch_gold(),
+            stage = PolicyStage(
+                learner=learner,
+                reference=reference,
+                sampler=ModelSampler(model, words, self.machine),
+                scorer=self._scorer(),
+                words=words,
+                prompts=prompts,
+                settings=settings,
+                seed=seed,
+                beside=self._beside(words),
+                observe=self._watch_gold(),
             )
+            train_policy(self.run, stage, recipe)
             save_model(model, self.folder / "policy", words.tokenizer)
 
-    def _minibatch(self) -> int:
-        settings = self.recipe.policy
+    def _beside(self, words: Words) -> Callable[[int], list[Part]]:
+        """Texts to stay likely while the policy is tuned: pretraining documents, demonstrations."""
+        settings, recipe = self.recipe.policy, self.recipe
         assert settings is not None
-        return settings.minibatch or settings.prompts_per_round * settings.answers_per_prompt
+        terms: dict[str, tuple[float, list[TokenText]]] = {}
+        longest = (recipe.language or Language()).max_tokens
+        if weight := parts_of(settings).pretraining:
+            terms["pretraining_loss"] = weight, document_tokens(self.materials.documents(), words, longest)
+        if settings.supervised:
+            texts = demonstration_tokens(self.materials.demonstrations()[0], words)
+            terms["supervised_loss"] = settings.supervised, texts
+        return texts_beside(terms, settings.answers_per_step, derive(recipe.seed, "policy", "beside"))
 
     def _watch_gold(self) -> Callable[[Sequence[Group]], dict[str, float]]:
         """The hidden taste of a world, for the curves only: nothing learns from it."""

@@ -23,6 +23,7 @@ from pydantic import Field, ValidationError, ValidationInfo, model_validator
 from plaudit.errors import RecipeError
 from plaudit.scoring import KINDS, Scoring
 from plaudit.section import Section
+from plaudit.tuning import Contradiction, Kl, Optimiser, Policy, Sampling, parts_of, within_policy
 
 __all__ = [
     "Adapter",
@@ -152,40 +153,6 @@ class Text(Section):
     """Longest answer to train on, in tokens, the end token included; a longer one is cut there."""
 
 
-class Optimiser(Section):
-    """AdamW with warm-up and decay."""
-
-    learning_rate: float = Field(default=1e-4, gt=0)
-    """Step size at its peak."""
-    warmup: float = Field(default=0.05, ge=0, lt=1)
-    """Share of the steps over which the learning rate climbs from 0."""
-    decay: Literal["linear", "cosine", "constant"] = "cosine"
-    """How it falls afterwards, to a tenth (cosine) or to 0 (linear)."""
-    weight_decay: float = Field(default=0.0, ge=0)
-    """Pull of the weights toward 0, per step and learning rate."""
-    beta1: float = Field(default=0.9, ge=0, lt=1)
-    """Memory of the gradient's mean."""
-    beta2: float = Field(default=0.999, ge=0, lt=1)
-    """Memory of the gradient's square."""
-    epsilon: float = Field(default=1e-8, gt=0)
-    """Added to the root of the gradient's square."""
-    clip_norm: float = Field(default=1.0, gt=0)
-    """The gradient's norm is cut here."""
-
-
-class Sampling(Section):
-    """How answers are drawn."""
-
-    temperature: float = Field(default=1.0, ge=0)
-    """Logits are divided by it; 0 is greedy."""
-    top_p: float = Field(default=1.0, gt=0, le=1)
-    """Draw from the likeliest tokens that hold this much probability."""
-    max_tokens: int = Field(default=64, ge=1)
-    """Longest answer, in tokens; a longer one is cut there."""
-    batch: int = Field(default=256, ge=1)
-    """Answers decoded side by side; a finished one makes room for the next."""
-
-
 class Language(Section):
     """Language-model training on raw text."""
 
@@ -282,55 +249,6 @@ class Reward(Section):
     optimiser: Optimiser = Optimiser()
 
 
-class Kl(Section):
-    """How far the policy may move from its reference."""
-
-    beta: float = Field(default=0.05, ge=0)
-    """Cost of one nat of KL divergence, in units of reward."""
-    target: float | None = Field(default=None, gt=0)
-    """Nats per answer that an adaptive beta steers to; nothing keeps beta fixed."""
-    horizon: float = Field(default=2000, gt=0)
-    """Answers over which an adaptive beta reacts."""
-    stop: float | None = Field(default=None, gt=0)
-    """Nats per answer at which tuning stops early."""
-
-
-class Policy(Section):
-    """Policy-gradient tuning against the reward model."""
-
-    algorithm: Literal["ppo", "rloo"] = "ppo"
-    """`ppo`: critic, GAE, clipped ratio. `rloo`: REINFORCE with a leave-one-out baseline, no critic."""
-    steps: int = Field(default=50, ge=1)
-    """Rounds of sampling and learning."""
-    prompts_per_round: int = Field(default=32, ge=1)
-    """Prompts answered in one round."""
-    answers_per_prompt: int = Field(default=4, ge=1)
-    """Answers sampled for each of them (G)."""
-    minibatch: int | None = Field(default=None, ge=1)
-    """Answers in one optimiser step; nothing means all of a round."""
-    epochs: int = Field(default=1, ge=1)
-    """Times each answer is learned from."""
-    clip: float = Field(default=0.2, gt=0, lt=1)
-    """The ratio of new to old probability is held inside [1 - clip, 1 + clip]."""
-    discount: float = Field(default=1.0, gt=0, le=1)
-    """Weight of the reward one token later (gamma)."""
-    lambda_: float = Field(default=0.95, ge=0, le=1)
-    """Trust in sampled returns (1) against the critic's guess of them (0)."""
-    value_weight: float = Field(default=0.1, ge=0)
-    """Weight of the critic's loss where it shares the policy's trunk."""
-    critic: Literal["separate", "shared"] = "separate"
-    """A network of its own that starts from the reward model, or a head on the policy's trunk."""
-    whiten: bool | None = None
-    """Give a round's advantages mean 0 and standard deviation 1; nothing: yes for `ppo`, no for `rloo` (biased)."""
-    cut_reward: float | None = None
-    """Reward of an answer that never ended, in place of its score; nothing keeps the score."""
-    entropy: float = Field(default=0.0, ge=0)
-    """Reward for a nat of entropy per token."""
-    kl: Kl = Kl()
-    sampling: Sampling = Sampling()
-    optimiser: Optimiser = Optimiser(learning_rate=2e-4, decay="constant")
-
-
 class Evaluate(Section):
     """Answers on held-out prompts, by the tuned model and by the one before it."""
 
@@ -391,78 +309,45 @@ class Recipe(Section):
         return self
 
 
-class _Contradiction(NamedTuple):
-    says: str
-    about: tuple[str, ...]
-    """Every setting that it was found from: where one of them is wrong by itself, nothing follows."""
-
-
-def _contradictions(recipe: Recipe) -> Iterator[_Contradiction]:
-    yield from _within_policy(recipe)
+def _contradictions(recipe: Recipe) -> Iterator[Contradiction]:
+    if recipe.policy is not None:
+        yield from within_policy(recipe.policy)
     yield from _between_stages(recipe)
     yield from (_of_own_files(recipe) if recipe.world is None else _of_world(recipe, recipe.world))
 
 
-def _within_policy(recipe: Recipe) -> Iterator[_Contradiction]:
-    policy = recipe.policy
-    if policy is None:
-        return
-    answers = policy.prompts_per_round * policy.answers_per_prompt
-    if policy.minibatch is not None and answers % policy.minibatch:
-        yield _Contradiction(
-            f"policy.minibatch {policy.minibatch} does not divide the {answers} answers of a round "
-            f"({policy.prompts_per_round} prompts x {policy.answers_per_prompt})",
-            ("policy.minibatch", "policy.prompts_per_round", "policy.answers_per_prompt"),
-        )
-    if policy.algorithm == "rloo" and policy.answers_per_prompt < 2:
-        yield _Contradiction(
-            "policy.answers_per_prompt must be 2 or more for rloo, whose baseline is the other answers",
-            ("policy.answers_per_prompt", "policy.algorithm"),
-        )
-    if policy.kl.target is not None and answers >= 5 * policy.kl.horizon:
-        yield _Contradiction(
-            f"policy.kl.horizon {policy.kl.horizon:g} must be more than a fifth of the {answers} answers of a round",
-            ("policy.kl.horizon", "policy.kl.target", "policy.prompts_per_round", "policy.answers_per_prompt"),
-        )
-    if policy.sampling.temperature == 0 or policy.sampling.top_p < 1:
-        yield _Contradiction(
-            "policy.sampling must draw from the whole distribution: temperature above 0 and top_p 1",
-            ("policy.sampling.temperature", "policy.sampling.top_p"),
-        )
-
-
-def _between_stages(recipe: Recipe) -> Iterator[_Contradiction]:
+def _between_stages(recipe: Recipe) -> Iterator[Contradiction]:
     if recipe.policy is not None:
         yield from _of_scorers(recipe)
     if recipe.model.random and recipe.language is None:
-        yield _Contradiction(
+        yield Contradiction(
             "model.random draws weights that only the language stage trains: give a language section",
             ("model.random", "language"),
         )
 
 
-def _of_scorers(recipe: Recipe) -> Iterator[_Contradiction]:
+def _of_scorers(recipe: Recipe) -> Iterator[Contradiction]:
     own = [name for name, scorer in recipe.scorers.items() if scorer.kind == "model" and scorer.path is None]
     if recipe.reward is None and not recipe.scorers:
-        yield _Contradiction(
+        yield Contradiction(
             "policy needs a reward: give a reward section, or scorers, such as {mine: {kind: model, path: FOLDER}}",
             ("reward", "scorers"),
         )
     if recipe.reward is not None and recipe.scorers and not own:
-        yield _Contradiction(
+        yield Contradiction(
             "reward trains a model that no scorer is: add {kind: model} to scorers, or take the reward section away",
             ("reward", "scorers"),
         )
     for name in own:
         if recipe.reward is None:
-            yield _Contradiction(
+            yield Contradiction(
                 f"scorers.{name} is the model that the reward stage trains, but there is no reward section: give one, "
                 f"or set scorers.{name}.path to a trained one",
                 ("reward", f"scorers.{name}"),
             )
 
 
-def _of_own_files(recipe: Recipe) -> Iterator[_Contradiction]:
+def _of_own_files(recipe: Recipe) -> Iterator[Contradiction]:
     for stage, needs in (
         ("language", "documents"),
         ("sft", "demonstrations"),
@@ -470,49 +355,49 @@ def _of_own_files(recipe: Recipe) -> Iterator[_Contradiction]:
         ("policy", "prompts"),
     ):
         if getattr(recipe, stage) is not None and not getattr(recipe.data, needs):
-            yield _Contradiction(f"{stage} needs data.{needs}", (f"data.{needs}", "world"))
+            yield Contradiction(f"{stage} needs data.{needs}", (f"data.{needs}", "world"))
     if recipe.reward is not None and recipe.reward.start == "sft" and recipe.sft is None:
-        yield _Contradiction(
+        yield Contradiction(
             "reward.start is 'sft' but there is no sft section: set reward.start to 'model'",
             ("reward.start", "sft", "world"),
         )
     if recipe.collect is not None:
-        yield _Contradiction(
+        yield Contradiction(
             "collect asks the annotators of a built-in world: set world, or give data.judgements", ("world",)
         )
     if recipe.model.path == "builtin" and recipe.language is None:
-        yield _Contradiction(
+        yield Contradiction(
             "model.path is 'builtin', a tiny model that the language stage makes from data.documents: set model.path "
             "to yours, or give a language section",
             ("model.path", "world", "language"),
         )
 
 
-def _of_world(recipe: Recipe, world: World) -> Iterator[_Contradiction]:
+def _of_world(recipe: Recipe, world: World) -> Iterator[Contradiction]:
     for kind in ("documents", "demonstrations", "judgements", "prompts"):
         if getattr(recipe.data, kind):
-            yield _Contradiction(
+            yield Contradiction(
                 f"data.{kind} is not read where world is set, which has its own: give one of the two", (f"data.{kind}",)
             )
     collect, policy = recipe.collect, recipe.policy
     first = next((stage for stage in ("sft", "collect", "reward", "policy") if getattr(recipe, stage) is not None), "")
     if first and recipe.language is None and recipe.model.path == "builtin":
-        yield _Contradiction(
+        yield Contradiction(
             f"{first} starts from the built-in model, which the language stage trains: give a language section, or set "
             "model.path to a trained one, such as runs/demo/language",
             ("language", "model.path"),
         )
     if recipe.reward is not None and collect is None:
-        yield _Contradiction(
+        yield Contradiction(
             "reward needs the judgements of the world's annotators: give a collect section", ("collect",)
         )
     if collect is not None and collect.prompts > world.prompts:
-        yield _Contradiction(
+        yield Contradiction(
             f"collect.prompts {collect.prompts} is more than the {world.prompts} of world.prompts",
             ("collect.prompts", "world.prompts"),
         )
     if policy is not None and policy.prompts_per_round > world.prompts:
-        yield _Contradiction(
+        yield Contradiction(
             f"policy.prompts_per_round {policy.prompts_per_round} is more than the {world.prompts} of world.prompts",
             ("policy.prompts_per_round", "world.prompts"),
         )
@@ -604,7 +489,7 @@ def _beside(given: Mapping[str, Any], wrong: Sequence[tuple[int | str, ...]]) ->
     """The contradictions among the settings that are right, none that a wrong one may have caused."""
     if () in wrong:
         return []
-    found: list[_Contradiction] = []
+    found: list[Contradiction] = []
     try:
         Recipe.model_validate(_without(given, wrong), context=found)
     except ValidationError:

@@ -111,9 +111,9 @@ class LanguageNetwork(Network):
     def outputs(self, tree: TokenTree, needs: Needs) -> Outputs:
         """Log-probabilities, entropies and values at the answers' tokens."""
         hidden_ND = None
-        logp_BT = entropy_BT = value_BT = None
+        logp_BT = entropy_BT = value_BT = distribution_BTV = None
         shares_trunk = self.critic is not None and self.critic.model is None
-        if needs.logp or needs.entropy or (needs.value and shares_trunk):
+        if needs.logp or needs.entropy or needs.distribution or (needs.value and shares_trunk):
             hidden_ND = hidden_states(self.model, tree)
         if needs.logp or needs.entropy:
             assert hidden_ND is not None
@@ -128,10 +128,14 @@ class LanguageNetwork(Network):
             )
             logp_BT = _spread(logp_M, mask_BT)
             entropy_BT = None if entropy_M is None else _spread(entropy_M, mask_BT)
+        if needs.distribution:
+            assert hidden_ND is not None
+            source_BT = tree.source_BT()  # after an answer's end, that of the row's first token: nobody reads it
+            distribution_BTV = (self._logits(hidden_ND[source_BT]).float() / self.temperature).log_softmax(-1)
         if needs.value:
             assert self.critic is not None, "values were asked of a network without a critic"
             value_BT = self.critic.value_BT(tree, hidden_ND)
-        return Outputs(logp=logp_BT, entropy=entropy_BT, value=value_BT)
+        return Outputs(logp=logp_BT, entropy=entropy_BT, distribution=distribution_BTV, value=value_BT)
 
     def groups(self) -> dict[str, list[nn.Parameter]]:
         """`policy`, and `critic` where there is one."""

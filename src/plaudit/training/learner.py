@@ -286,8 +286,9 @@ def _join(found: Iterable[Outputs]) -> Outputs:
         if field.name in ("tie", "cut"):  # of the model, not of answers: all pieces have the same
             joined[field.name] = values[0]
             continue
-        longest = max(value.shape[-1] for value in values)
-        joined[field.name] = torch.cat(
-            values if values[0].dim() == 1 else [F.pad(value, (0, longest - value.shape[1])) for value in values]
-        )
+        if values[0].dim() > 1:
+            longest = max(value.shape[1] for value in values)
+            behind = (0, 0) * (values[0].dim() - 2)
+            values = [F.pad(value, (*behind, 0, longest - value.shape[1])) for value in values]
+        joined[field.name] = torch.cat(values)
     return Outputs(**joined)

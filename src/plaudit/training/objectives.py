@@ -15,20 +15,15 @@ import torch
 from torch import Tensor
 
 from plaudit.batch import LossSum, Needs, Outputs, TokenTree
-from plaudit.kl import k3
 from plaudit.losses.listwise import choice_loss, plackett_luce_loss
 from plaudit.losses.pairwise import pairs_of_ranks, pairwise_ranking_loss
 from plaudit.losses.pointwise import centring_penalty, ordinal_loss, rating_loss, thumb_loss
-from plaudit.losses.policy import clipped_surrogate
 from plaudit.losses.reduction import masked_sum, token_portion
-from plaudit.losses.value import value_loss
 
 __all__ = [
     "JudgedBatch",
     "JudgementLoss",
     "LanguageLoss",
-    "PolicyBatch",
-    "PolicyLoss",
     "Said",
     "TextBatch",
     "own_score",
@@ -47,11 +42,13 @@ class LanguageLoss:
     """Negative log-likelihood of the answers' tokens, in nats; every token weighs the same."""
 
     needs: Needs = field(default_factory=lambda: Needs(logp=True))
+    name: str = "loss"
+    """Of its metric."""
 
     def __call__(self, outputs: Outputs, batch: TextBatch) -> LossSum:
         """Sum over tokens, and their number."""
         loss = token_portion(-outputs.logp_BT, batch.tree.mask_BT())
-        return LossSum(loss.total, loss.denominator, {"loss": (loss.total.detach(), loss.denominator)})
+        return LossSum(loss.total, loss.denominator, {self.name: (loss.total.detach(), loss.denominator)})
 
 
 class Said(IntEnum):
@@ -254,61 +251,3 @@ def _agreement(score_B: Tensor, batch: JudgedBatch, sizes: Sequence[int]) -> tup
         right += float(((score_B[thumb_B] > 0) == up_B).sum())
         seen += len(up_B)
     return right, float(seen)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PolicyBatch:
-    """Sampled answers with everything the policy learns from; all but the tree is without gradient."""
-
-    tree: TokenTree
-    old_logp_BT: Tensor
-    """[B, T] log-probabilities under the policy that sampled them, in nats."""
-    advantage_BT: Tensor
-    """[B, T] how much better than expected, in units of reward."""
-    return_BT: Tensor
-    """[B, T] what a critic should guess; zeros where there is none."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PolicyLoss:
-    """PPO's clipped objective, a critic's squared error and an entropy bonus; every token weighs the same.
-
-    On the first minibatch after sampling the ratio is 1 and the gradient is REINFORCE's.
-    """
-
-    clip: float
-    """The ratio of new to old probability is held inside [1 - clip, 1 + clip]."""
-    value_weight: float | None = None
-    """Weight of the critic's loss; None where there is no critic."""
-    entropy: float = 0.0
-    """Reward for a nat of entropy per token."""
-
-    @property
-    def needs(self) -> Needs:
-        """Values with a critic; the entropy always, because people watch it."""
-        return Needs(logp=True, entropy=True, value=self.value_weight is not None)
-
-    def __call__(self, outputs: Outputs, batch: PolicyBatch) -> LossSum:
-        """Sum over tokens, and their number."""
-        mask_BT = batch.tree.mask_BT()
-        surrogate = clipped_surrogate(
-            outputs.logp_BT, batch.old_logp_BT, batch.advantage_BT, low=self.clip, high=self.clip
-        )
-        policy = token_portion(surrogate.loss_BT, mask_BT)
-        tokens = policy.denominator
-        total = policy.total
-        moved_BT = k3(batch.old_logp_BT, outputs.logp_BT)
-        entropy = masked_sum(outputs.entropy_BT, mask_BT).sum()
-        if self.entropy:
-            total = total - self.entropy * entropy
-        metrics: dict[str, tuple[Tensor | float, float]] = {
-            "policy_loss": (policy.total.detach(), tokens),
-            "clip_share": (masked_sum(surrogate.held_BT.float(), mask_BT).sum(), tokens),
-            "kl_to_old": (masked_sum(moved_BT.detach(), mask_BT).sum(), tokens),
-            "entropy": (entropy.detach(), tokens),
-        }
-        if self.value_weight is not None:
-            value = token_portion(value_loss(outputs.value_BT, batch.return_BT), mask_BT)
-            total = total + self.value_weight * value.total
-            metrics["value_loss"] = (value.total.detach(), tokens)
-        return LossSum(total, tokens, metrics)

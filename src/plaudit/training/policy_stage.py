@@ -1,307 +1,268 @@
-"""Policy gradient: sample, score, turn rewards into advantages, step; PPO and RLOO from the same parts.
+"""Policy gradient: sample, score, turn rewards into advantages, step; which way is for `algorithms` to say.
 
 Shape letters:  B answers   T tokens   P prompts
 """
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import statistics
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
-from torch import Tensor
 
-from plaudit.advantages import gae, leave_one_out, token_rewards, whiten
-from plaudit.batch import Needs, pack, select
+from plaudit.advantages import RunningMean
+from plaudit.batch import select
 from plaudit.errors import NumberError, RecordError
-from plaudit.kl import AdaptiveKl, FixedKl, KlController, k1
+from plaudit.kl import AdaptiveKl, AnnealedKl, FixedKl, KlController
 from plaudit.losses.reduction import masked_sum
 from plaudit.losses.value import explained_variance
-from plaudit.models.load import Machine
-from plaudit.models.network import LanguageNetwork
-from plaudit.recipe import Kl, Policy, Recipe
+from plaudit.recipe import Recipe
 from plaudit.records import Ended, Group, Prompt
 from plaudit.runs import Run
 from plaudit.runs.progress import say
-from plaudit.sampling import Request, Sampler
+from plaudit.sampling import Sampler
 from plaudit.scorers import Scorer
 from plaudit.seeds import derive
 from plaudit.text import Words
-from plaudit.training.learner import ModelLearner, Part, forward
-from plaudit.training.objectives import PolicyBatch, PolicyLoss, TextBatch
+from plaudit.training.algorithms import Estimate, estimated, kept, loss_of
+from plaudit.training.learner import Learner, Part
+from plaudit.training.policy_loss import PolicyBatch, PolicyLoss
+from plaudit.training.rollouts import (
+    Reference,
+    Rewards,
+    Rollout,
+    greedy_scores,
+    prompt_scores,
+    rewarded,
+    rolled_out,
+    sampled,
+)
 from plaudit.training.stage import minibatch_indices, run_steps
+from plaudit.tuning import Kl, Parts, Policy, parts_of
 
-__all__ = ["Algorithm", "Estimate", "Reference", "algorithm_of", "train_policy"]
-
-
-class Estimate(NamedTuple):
-    """Advantages per token, and what a critic should learn."""
-
-    advantage_BT: Tensor
-    return_BT: Tensor
+__all__ = ["PolicyStage", "train_policy"]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Rollout:
-    """Sampled answers, scored."""
-
-    tree: Any
-    score_B: Tensor
-    kl_BT: Tensor
-    """[B, T] log-ratio of policy to reference at each sampled token, in nats (k1)."""
-    value_BT: Tensor
-    """[B, T] the critic's guesses; zeros where there is none."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Algorithm:
-    """A choice of functions."""
-
-    advantage: Callable[[Rollout, float], Estimate]
-    """Rollout and beta to advantages."""
-    loss: PolicyLoss
-
-
-def ppo(settings: Policy) -> Algorithm:
-    """Proximal policy optimisation: KL cost per token in the reward, GAE on a critic, clipped ratio.
-
-    Schulman et al. 2017, https://arxiv.org/abs/1707.06347; for language, Ziegler et al. 2019,
-    https://arxiv.org/abs/1909.08593.
-    """
-
-    def advantage(rollout: Rollout, beta: float) -> Estimate:
-        mask_BT = rollout.tree.mask_BT()
-        reward_BT = token_rewards(rollout.score_B, rollout.kl_BT, mask_BT, beta=beta)
-        found = gae(reward_BT, rollout.value_BT, mask_BT, discount=settings.discount, lambda_=settings.lambda_)
-        return Estimate(_whitened(found.advantage_BT, mask_BT, settings.whiten is not False), found.return_BT)
-
-    weight = settings.value_weight if settings.critic == "shared" else 1.0
-    return Algorithm(
-        advantage=advantage, loss=PolicyLoss(clip=settings.clip, value_weight=weight, entropy=settings.entropy)
-    )
-
-
-def rloo(settings: Policy) -> Algorithm:
-    """REINFORCE with a leave-one-out baseline: the KL of the whole answer in its reward, no critic.
-
-    Ahmadian et al. 2024, https://arxiv.org/abs/2402.14740. With one epoch and one minibatch the clip never acts.
-    """
-
-    def advantage(rollout: Rollout, beta: float) -> Estimate:
-        mask_BT = rollout.tree.mask_BT()
-        reward_B = rollout.score_B - beta * masked_sum(rollout.kl_BT, mask_BT)
-        group_B = torch.tensor(rollout.tree.prompt_of_answers())
-        advantage_BT = leave_one_out(reward_B, group_B)[:, None].expand(mask_BT.shape).masked_fill(~mask_BT, 0.0)
-        return Estimate(_whitened(advantage_BT, mask_BT, settings.whiten is True), torch.zeros_like(advantage_BT))
-
-    return Algorithm(advantage=advantage, loss=PolicyLoss(clip=settings.clip, entropy=settings.entropy))
-
-
-def _whitened(advantage_BT: Tensor, mask_BT: Tensor, wanted: bool) -> Tensor:
-    return whiten(advantage_BT, mask_BT) if wanted else advantage_BT
-
-
-def algorithm_of(settings: Policy) -> Algorithm:
-    """The algorithm that a recipe names."""
-    return {"ppo": ppo, "rloo": rloo}[settings.algorithm](settings)
-
-
-def controller_of(settings: Kl) -> KlController:
+def controller_of(settings: Kl, rounds: int) -> KlController:
     """The controller of beta that a recipe describes."""
-    if settings.target is None:
-        return FixedKl(settings.beta)
-    return AdaptiveKl(settings.beta, settings.target, settings.horizon)
+    if settings.target is not None:
+        return AdaptiveKl(settings.beta, settings.target, settings.horizon)
+    if settings.start is not None:
+        return AnnealedKl(settings.start, settings.beta, max(1, round(settings.anneal * rounds)))
+    return FixedKl(settings.beta)
 
 
-class Reference:
-    """Log-probabilities of the policy where it started.
+class _Memory:
+    """What a round leaves for the next: beta, the running mean, the entropy's weight, the order of prompts."""
 
-    Args:
-        network: a frozen copy of it, or the policy itself where only an adapter is trained.
-        adapted: switch the adapter off to get back to the start.
-        machine: device and precision.
-        micro_tokens: tokens in one forward pass.
-    """
-
-    def __init__(self, network: LanguageNetwork, *, adapted: bool, machine: Machine, micro_tokens: int) -> None:
-        self.network = network
-        self.machine = machine
-        self.micro_tokens = micro_tokens
-        self._start: Callable[[], AbstractContextManager[Any]] = (
-            network.model.disable_adapter if adapted else nullcontext
-        )
-
-    def logp_BT(self, batch: TextBatch) -> Tensor:
-        """[B, T] nats."""
-        with self._start():
-            return forward(
-                self.network, batch, Needs(logp=True), machine=self.machine, micro_tokens=self.micro_tokens
-            ).logp_BT
-
-
-class _Control:
-    """The KL controller as the stage's memory, and whether the policy has gone too far."""
-
-    def __init__(self, settings: Kl) -> None:
-        self.controller = controller_of(settings)
-        self.stop = settings.stop
+    def __init__(self, settings: Policy) -> None:
+        self.settings = settings
+        self.controller = controller_of(settings.kl, settings.steps)
+        self.running = RunningMean(settings.memory)
+        self.entropy = settings.entropy
+        self.order: list[int] | None = None
+        """Prompts by what their answers earned at first, the most first; for the curriculum."""
         self.over = False
 
-    @property
-    def beta(self) -> float:
-        """Cost of a nat in this round."""
-        return self.controller.beta
-
-    def update(self, kl: float, answers: int) -> None:
+    def learn(self, rewards: Rewards, rollout: Rollout, beta: float, metrics: Mapping[str, float]) -> None:
         """Learn from a round."""
-        self.controller = self.controller.update(kl, answers)
-        if self.stop is not None and kl > self.stop:
-            say(f"policy: {kl:.1f} nats from the reference, above policy.kl.stop {self.stop}: ending here")
+        kl_B = masked_sum(rollout.kl_BT, rollout.tree.mask_BT())
+        kl, stop = float(kl_B.mean()), self.settings.kl.stop
+        self.controller = self.controller.update(kl, len(rewards.values))
+        self.running = self.running.update(rollout.score_B - beta * kl_B)
+        if self.settings.entropy_target is not None and "entropy" in metrics:
+            error = min(max(1 - metrics["entropy"] / self.settings.entropy_target, -0.2), 0.2)
+            self.entropy *= 1 + error
+        if stop is not None and kl > stop:
+            say(f"policy: {kl:.1f} nats from the reference, above policy.kl.stop {stop}: ending here")
             self.over = True
 
     def state(self) -> dict[str, Any]:
-        return {**self.controller.state(), "over": self.over}
+        """What a checkpoint keeps."""
+        return {
+            "kl": self.controller.state(),
+            "running": self.running.state(),
+            "entropy": self.entropy,
+            "order": self.order,
+            "over": self.over,
+        }
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        self.controller = self.controller.restored(state)
-        self.over = state["over"]
+        """Take it back."""
+        self.controller = self.controller.restored(state["kl"])
+        self.running = self.running.restored(state["running"])
+        self.entropy, self.order, self.over = state["entropy"], state["order"], state["over"]
 
 
-def train_policy(
-    run: Run,
-    learner: ModelLearner,
-    reference: Reference,
-    sampler: Sampler,
-    scorer: Scorer,
-    words: Words,
-    prompts: Sequence[Prompt],
-    settings: Policy,
-    recipe: Recipe,
-    observe: Callable[[Sequence[Group]], Mapping[str, float]] = lambda groups: {},
-) -> None:
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PolicyStage:
+    """Everything that a round of policy gradient needs."""
+
+    learner: Learner
+    reference: Reference
+    sampler: Sampler
+    scorer: Scorer
+    words: Words
+    prompts: Sequence[Prompt]
+    settings: Policy
+    seed: int
+    beside: Callable[[int], Sequence[Part]] = lambda step: ()
+    """What else each optimiser step minimises, by its number: pretraining text, demonstrations."""
+    observe: Callable[[Sequence[Group]], Mapping[str, float]] = lambda groups: {}
+    """Further metrics of a round's groups, for people to watch; nothing is learned from them."""
+
+    @property
+    def parts(self) -> Parts:
+        """What the algorithm is made of."""
+        return parts_of(self.settings)
+
+    @property
+    def has_critic(self) -> bool:
+        """Whether values are learned."""
+        return self.parts.baseline == "value"
+
+    def round(self, step: int, memory: _Memory) -> tuple[dict[str, float], list[dict[str, object]]]:
+        """Sample, score, learn; returns what is to be logged, and some of the answers for people to read."""
+        settings, beta = self.settings, memory.controller.beta
+        chosen = self._chosen(step, memory)
+        groups = self._sampled(chosen, "answer", step, settings.answers_per_prompt)
+        rewards = rewarded(self.scorer, groups, settings.cut_reward)
+        rollout = rolled_out(
+            self.learner,
+            self.reference,
+            groups,
+            rewards,
+            critic=self.has_critic,
+            distributions=self.parts.where == "loss" and self.parts.estimator == "full",
+        )
+        rollout = kept(self._with_known(rollout, groups, step), self.parts)
+        estimate = estimated(rollout, settings, self.parts, beta=beta, running=memory.running.baseline)
+        loss = loss_of(settings, self.parts, beta=beta, entropy=memory.entropy)
+        metrics = self._learn(_batch(rollout, estimate), [int(i) for i in rollout.keep_B.nonzero()], loss, step)
+        memory.learn(rewards, rollout, beta if self.parts.where == "reward" else 0.0, metrics)
+        logged = {
+            **_described(groups, rewards, rollout),
+            **rewards.parts,
+            **self.observe(groups),
+            "beta": beta,
+            **({"entropy_weight": loss.entropy} if settings.entropy_target is not None else {}),
+            **(_critic_quality(rollout, estimate) if self.has_critic else {}),
+            **metrics,
+        }
+        return logged, _examples(groups, rewards, rollout)
+
+    def _chosen(self, step: int, memory: _Memory) -> list[Prompt]:
+        """The prompts of a round."""
+        count, size = len(self.prompts), self.settings.prompts_per_round
+        if not self.settings.curriculum:
+            return [self.prompts[i] for i in minibatch_indices(count, size, step, seed=self.seed)]
+        if memory.order is None:
+            say(f"policy: one answer to each of {count} prompts, to begin with those whose answers earn most")
+            groups = sampled(
+                self.sampler, self.words, self.prompts, self.settings, derive(self.seed, "first"), answers=1
+            )
+            earned = rewarded(self.scorer, groups, self.settings.cut_reward).values
+            memory.order = sorted(range(count), key=lambda i: -earned[i])
+        pool = max(size, math.ceil(count * (step + 1) / self.settings.steps))
+        drawn = minibatch_indices(pool, size, 0, seed=derive(self.seed, "curriculum", step))
+        return [self.prompts[memory.order[i]] for i in drawn]
+
+    def _sampled(self, prompts: Sequence[Prompt], purpose: str, step: int, answers: int) -> list[Group]:
+        seed = derive(self.seed, purpose, step)
+        return sampled(self.sampler, self.words, prompts, self.settings, seed, answers=answers)
+
+    def _with_known(self, rollout: Rollout, groups: Sequence[Group], step: int) -> Rollout:
+        """The rollout with the baseline that no answer of it has a part in, and without answers to be left out."""
+        settings, prompts = self.settings, [group.prompt for group in groups]
+        if settings.drop_cut:
+            ended = [answer.ended is not Ended.CUT for group in groups for answer in group.answers]
+            rollout = dataclasses.replace(rollout, keep_B=rollout.keep_B & torch.tensor(ended))
+        match self.parts.baseline:
+            case "prompt":
+                known = prompt_scores(self.scorer, groups)
+            case "greedy":
+                known = greedy_scores(self.sampler, self.scorer, self.words, prompts, settings)
+            case "fresh":
+                others = self._sampled(prompts, "fresh", step, settings.fresh)
+                values = rewarded(self.scorer, others, settings.cut_reward).values
+                known = [
+                    statistics.fmean(values[p * settings.fresh : (p + 1) * settings.fresh]) for p in range(len(prompts))
+                ]
+            case _:
+                return rollout
+        return dataclasses.replace(rollout, baseline_B=torch.tensor(known)[rollout.group_B()])
+
+    def _learn(self, batch: PolicyBatch, rows: Sequence[int], loss: PolicyLoss, step: int) -> dict[str, float]:
+        """The epochs and minibatches of one round; metrics are means over its steps."""
+        if not rows:
+            say(f"policy: nothing to learn from in round {step}: all of its answers were left out")
+            return {}
+        if len(rows) < batch.tree.answers:
+            batch = select(batch, rows)
+        answers, settings = batch.tree.answers, self.settings
+        size = min(settings.minibatch or answers, answers)
+        found: list[dict[str, float]] = []
+        for epoch in range(settings.epochs):
+            order = list(range(answers))
+            if size < answers:
+                order = _group_order(batch, derive(self.seed, "minibatch", step, epoch))
+            for start in range(0, answers, size):
+                part = batch if size == answers else select(batch, order[start : start + size])
+                number = step * settings.updates_per_round + len(found)
+                metrics = self.learner.step(Part(part, loss), *self.beside(number))
+                if not found:
+                    _check_ratio(metrics["kl_to_old"])
+                found.append(metrics)
+        return {name: statistics.fmean(metrics[name] for metrics in found) for name in found[0]}
+
+
+def train_policy(run: Run, stage: PolicyStage, recipe: Recipe) -> None:
     """Tune a policy toward what the scorer likes, staying near its reference; ends early where `kl.stop` says so.
-
-    Args:
-        observe: further metrics of a round's groups, for people to watch; nothing is learned from them.
 
     Raises:
         RecordError: there are fewer prompts than one round needs.
         NumberError: a reward, a loss or a gradient is not finite.
     """
-    if len(prompts) < settings.prompts_per_round:
+    settings = stage.settings
+    if len(stage.prompts) < settings.prompts_per_round:
         raise RecordError(
-            f"policy: {len(prompts)} prompts, but policy.prompts_per_round is {settings.prompts_per_round}"
+            f"policy: {len(stage.prompts)} prompts, but policy.prompts_per_round is {settings.prompts_per_round}"
         )
-    algorithm, control = algorithm_of(settings), _Control(settings.kl)
-    seed = derive(recipe.seed, "policy")
+    memory = _Memory(settings)
 
     def body(step: int) -> dict[str, float] | None:
-        if control.over:
+        if memory.over:
             return None
-        groups = _sample(sampler, words, prompts, settings, step, seed)
-        rewards, parts = _rewards(scorer, groups, settings)
-        rollout, old_logp_BT = _rollout(learner, reference, groups, rewards)
-        beta = control.beta
-        estimate = algorithm.advantage(rollout, beta)
-        batch = PolicyBatch(
-            tree=rollout.tree,
-            old_logp_BT=old_logp_BT,
-            advantage_BT=estimate.advantage_BT,
-            return_BT=estimate.return_BT,
-        )
-        metrics = _learn(learner, batch, algorithm, settings, derive(seed, "minibatch", step))
-        kl_B = masked_sum(rollout.kl_BT, rollout.tree.mask_BT())
-        control.update(float(kl_B.mean()), len(rewards))
-        run.keep_samples("policy", step, _examples(groups, rewards, kl_B.tolist()))
-        sampler.load(None, step + 1)
-        return {
-            **_describe(groups, rewards, kl_B),
-            **parts,
-            **observe(groups),
-            "beta": beta,
-            **_critic_quality(rollout, estimate, algorithm),
-            **metrics,
-        }
+        metrics, samples = stage.round(step, memory)
+        run.keep_samples("policy", step, samples)
+        stage.sampler.load(None, step + 1)
+        return metrics
 
     run_steps(
-        run, "policy", learner, settings.steps, body, save_every=recipe.save_every, memory=control, watch="reward"
+        run,
+        "policy",
+        stage.learner,
+        settings.steps,
+        body,
+        save_every=recipe.save_every,
+        memory=memory,
+        watch="reward",
     )
 
 
-def _sample(
-    sampler: Sampler, words: Words, prompts: Sequence[Prompt], settings: Policy, step: int, seed: int
-) -> list[Group]:
-    chosen = minibatch_indices(len(prompts), settings.prompts_per_round, step, seed=seed)
-    requests = [
-        Request(
-            prompt=prompts[i],
-            context_ids=words.prompt_ids(prompts[i]),
-            seeds=tuple(derive(seed, "answer", step, place, k) for k in range(settings.answers_per_prompt)),
-        )
-        for place, i in enumerate(chosen)
-    ]
-    return sampler.sample(requests, settings.sampling)
-
-
-def _rewards(scorer: Scorer, groups: Sequence[Group], settings: Policy) -> tuple[list[float], dict[str, float]]:
-    """The reward of each answer, and the mean of each of the scorer's parts."""
-    scores = scorer.score(groups)
-    scores.check(groups)
-    if scores.failed:
-        raise NumberError(f"the scorer failed on {len(scores.failed)} answers: {next(iter(scores.failed.values()))}")
-    rewards = scores.flat()
-    parts = {
-        f"reward/{name}": statistics.fmean(value for values in part for value in values)
-        for name, part in scores.parts.items()
-    }
-    if settings.cut_reward is None:
-        return rewards, parts
-    answers = [answer for group in groups for answer in group.answers]
-    return [
-        settings.cut_reward if answer.ended is Ended.CUT else reward
-        for answer, reward in zip(answers, rewards, strict=True)
-    ], parts
-
-
-def _rollout(
-    learner: ModelLearner, reference: Reference, groups: Sequence[Group], rewards: Sequence[float]
-) -> tuple[Rollout, Tensor]:
-    """Put the groups into tensors: the sampler's log-probabilities *are* the old ones."""
-    tree = pack(
-        [(group.context_ids, [answer.token_ids for answer in group.answers]) for group in groups],
-        names=[group.prompt.id for group in groups],
+def _batch(rollout: Rollout, estimate: Estimate) -> PolicyBatch:
+    return PolicyBatch(
+        tree=rollout.tree,
+        old_logp_BT=rollout.old_logp_BT,
+        ref_logp_BT=rollout.ref_logp_BT,
+        advantage_BT=estimate.advantage_BT,
+        return_BT=estimate.return_BT,
+        value_BT=rollout.value_BT,
+        ref_logp_BTV=rollout.ref_logp_BTV,
     )
-    batch = TextBatch(tree=tree)
-    old_logp_BT = torch.nn.utils.rnn.pad_sequence(
-        [torch.tensor(answer.logps) for group in groups for answer in group.answers], batch_first=True
-    )
-    has_critic = "critic" in learner.network.groups()
-    value_BT = learner.forward(batch, Needs(value=True)).value_BT.cpu() if has_critic else torch.zeros_like(old_logp_BT)
-    ref_logp_BT = reference.logp_BT(batch).cpu()
-    rollout = Rollout(tree=tree, score_B=torch.tensor(rewards), kl_BT=k1(old_logp_BT, ref_logp_BT), value_BT=value_BT)
-    return rollout, old_logp_BT
-
-
-def _learn(
-    learner: ModelLearner, batch: PolicyBatch, algorithm: Algorithm, settings: Policy, seed: int
-) -> dict[str, float]:
-    """The epochs and minibatches of one round; metrics are means over its steps."""
-    answers = batch.tree.answers
-    size = settings.minibatch or answers
-    found: list[dict[str, float]] = []
-    for epoch in range(settings.epochs):
-        rows = _group_order(batch, derive(seed, epoch)) if size < answers else list(range(answers))
-        for start in range(0, answers, size):
-            part = batch if size == answers else select(batch, rows[start : start + size])
-            metrics = learner.step(Part(part, algorithm.loss))
-            if not found:
-                _check_ratio(metrics["kl_to_old"])
-            found.append(metrics)
-    return {name: statistics.fmean(metrics[name] for metrics in found) for name in found[0]}
 
 
 def _group_order(batch: PolicyBatch, seed: int) -> list[int]:
@@ -327,34 +288,30 @@ def _check_ratio(kl_to_old: float) -> None:
         )
 
 
-def _describe(groups: Sequence[Group], rewards: Sequence[float], kl_B: Tensor) -> dict[str, float]:
+def _described(groups: Sequence[Group], rewards: Rewards, rollout: Rollout) -> dict[str, float]:
     answers = [answer for group in groups for answer in group.answers]
-    flat = 0
-    first = 0
-    for group in groups:
-        mine = rewards[first : first + len(group.answers)]
-        first += len(group.answers)
-        flat += len(mine) > 1 and max(mine) == min(mine)
+    values = iter(rewards.values)
+    by_group = [[next(values) for _ in group.answers] for group in groups]
     return {
-        "reward": statistics.fmean(rewards),
-        "reward_sd": statistics.pstdev(rewards),
-        "kl": float(kl_B.mean()),
+        "reward": statistics.fmean(rewards.values),
+        "reward_sd": statistics.pstdev(rewards.values),
+        "kl": float(masked_sum(rollout.kl_BT, rollout.tree.mask_BT()).mean()),
         "answer_tokens": statistics.fmean(len(answer.token_ids) for answer in answers),
         "cut_share": statistics.fmean(answer.ended is Ended.CUT for answer in answers),
-        "groups_without_variance": float(flat),
+        "groups_without_variance": float(sum(len(own) > 1 and max(own) == min(own) for own in by_group)),
+        "left_out": float((~rollout.keep_B).sum()),
     }
 
 
-def _critic_quality(rollout: Rollout, estimate: Estimate, algorithm: Algorithm) -> dict[str, float]:
-    if algorithm.loss.value_weight is None:
-        return {}
+def _critic_quality(rollout: Rollout, estimate: Estimate) -> dict[str, float]:
     explained = float(explained_variance(rollout.value_BT, estimate.return_BT, rollout.tree.mask_BT()))
     return {"explained_variance": explained} if math.isfinite(explained) else {}
 
 
-def _examples(groups: Sequence[Group], rewards: Sequence[float], kls: Sequence[float]) -> list[dict[str, object]]:
+def _examples(groups: Sequence[Group], rewards: Rewards, rollout: Rollout) -> list[dict[str, object]]:
     """The first answer to each of the first prompts of a round, for people to read."""
     examples: list[dict[str, object]] = []
+    kls = masked_sum(rollout.kl_BT, rollout.tree.mask_BT()).tolist()
     first = 0
     for group in groups[:4]:
         answer = group.answers[0]
@@ -363,7 +320,7 @@ def _examples(groups: Sequence[Group], rewards: Sequence[float], kls: Sequence[f
                 "prompt_id": group.prompt.id,
                 "prompt": group.prompt.plain(),
                 "answer": answer.text,
-                "reward": round(rewards[first], 4),
+                "reward": round(rewards.values[first], 4),
                 "kl": round(kls[first], 4),
                 "ended": answer.ended.value,
                 "tokens": len(answer.token_ids),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from plaudit.batch import pack
 from plaudit.errors import RecordError
@@ -18,7 +18,15 @@ from plaudit.training.learner import ModelLearner, Part, forward
 from plaudit.training.objectives import LanguageLoss, TextBatch
 from plaudit.training.stage import minibatch_indices, run_steps
 
-__all__ = ["TokenText", "demonstration_tokens", "document_tokens", "text_loss", "train_language", "train_sft"]
+__all__ = [
+    "TokenText",
+    "demonstration_tokens",
+    "document_tokens",
+    "text_loss",
+    "texts_beside",
+    "train_language",
+    "train_sft",
+]
 
 TokenText = tuple[tuple[int, ...], tuple[int, ...], str]
 """Tokens that are given, tokens to learn, and a name for messages."""
@@ -108,6 +116,36 @@ def text_batch(texts: Sequence[TokenText]) -> TextBatch:
     return TextBatch(
         tree=pack([(given, [learned]) for given, learned, _ in texts], names=[name for _, _, name in texts])
     )
+
+
+def texts_beside(
+    terms: Mapping[str, tuple[float, Sequence[TokenText]]], size: int, seed: int
+) -> Callable[[int], list[Part]]:
+    """Texts that another stage keeps likely beside what it does.
+
+    Args:
+        terms: by the name of their metric, the weight of their mean negative log-likelihood per token, and the texts.
+        size: texts in one optimiser step.
+        seed: says their order.
+
+    Returns:
+        From the number of an optimiser step to its further terms.
+    """
+    for name, (_, texts) in terms.items():
+        if not texts:
+            raise RecordError(f"policy: there is no text for its {name}")
+
+    def parts(number: int) -> list[Part]:
+        return [
+            Part(
+                text_batch([texts[i] for i in minibatch_indices(len(texts), size, number, seed=derive(seed, name))]),
+                LanguageLoss(name=name),
+                weight,
+            )
+            for name, (weight, texts) in terms.items()
+        ]
+
+    return parts
 
 
 def text_loss(network: LanguageNetwork, texts: Sequence[TokenText], machine: Machine, micro_tokens: int) -> float:

@@ -1,0 +1,167 @@
+"""The policy-gradient algorithms, each a choice of parts: which advantage, which loss.
+
+| name | where from | what it is here |
+|---|---|---|
+| `reinforce` | Williams 1992, https://doi.org/10.1007/BF00992696 | return from each token on, any baseline that does not know the answer |
+| `a2c` | Mnih et al. 2016, https://arxiv.org/abs/1602.01783 | GAE on a critic, each answer used once; here with one worker |
+| `ppo` | Schulman et al. 2017, https://arxiv.org/abs/1707.06347; for language Ziegler et al. 2019, https://arxiv.org/abs/1909.08593 | KL cost per token in the reward, GAE on a critic, whitened, clipped ratio |
+| `ppo-ptx` | Ouyang et al. 2022, https://arxiv.org/abs/2203.02155 | the same, not whitened, with log-likelihood of pretraining text |
+| `rloo` | Kool et al. 2019, https://openreview.net/forum?id=r1lgTGL5DE; Ahmadian et al. 2024, https://arxiv.org/abs/2402.14740 | KL of the whole answer in its reward, mean of the other answers taken off |
+| `grpo` | Shao et al. 2024, https://arxiv.org/abs/2402.03300 | group mean and standard deviation, every answer the same weight, k3 in the loss |
+| `dr-grpo` | Liu et al. 2025, https://arxiv.org/abs/2503.20783 | the same without the two divisions that bias it |
+| `dapo` | Yu et al. 2025, https://arxiv.org/abs/2503.14476 | the same with every token the same weight, a higher upper clip, groups without variance left out; KL as the recipe says |
+| `gspo` | Zheng et al. 2025, https://arxiv.org/abs/2507.18071 | `grpo` with one ratio for each answer |
+| `reinforce++` | Hu 2025, https://arxiv.org/abs/2501.03262 | KL cost per token in the reward, return from each token on, whitened over the round, clipped ratio |
+
+`plaudit.tuning.PARTS` holds the choices, and a recipe may set each part by itself.
+
+Shape letters:  B answers   T tokens
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from plaudit.advantages import (
+    batch_mean,
+    gae,
+    group_mean,
+    leave_one_out,
+    per_token,
+    reward_to_go,
+    token_rewards,
+    whiten,
+)
+from plaudit.losses.reduction import masked_sum
+from plaudit.training.policy_loss import PolicyLoss
+from plaudit.training.rollouts import Rollout
+from plaudit.tuning import Parts, Policy
+
+__all__ = ["Estimate", "estimated", "kept", "loss_of"]
+
+_EPSILON = 1e-8
+
+
+class Estimate(NamedTuple):
+    """Advantages per token, and what a critic should learn."""
+
+    advantage_BT: Tensor
+    return_BT: Tensor
+
+
+def kept(rollout: Rollout, parts: Parts) -> Rollout:
+    """The rollout without those groups from which nothing can be learned by comparing their answers."""
+    if not (parts.groups or parts.drop_flat):
+        return rollout
+    keep_B = rollout.keep_B.clone()
+    group_B = rollout.group_B()
+    for group in range(rollout.tree.prompts):
+        mine_B = (group_B == group) & rollout.keep_B
+        scores = rollout.score_B[mine_B]
+        alone = parts.groups and len(scores) < 2
+        flat = parts.drop_flat and len(scores) > 0 and bool((scores == scores[0]).all())
+        if alone or flat:
+            keep_B[mine_B] = False
+    return dataclasses.replace(rollout, keep_B=keep_B)
+
+
+def estimated(rollout: Rollout, policy: Policy, parts: Parts, *, beta: float, running: float = 0.0) -> Estimate:
+    """How much better than expected each token did.
+
+    Args:
+        rollout: the round's answers; those that are not kept get 0 and are in nobody's baseline.
+        policy: the recipe's section.
+        parts: its parts.
+        beta: cost of a nat.
+        running: the mean return of the rounds before.
+    """
+    mask_BT = rollout.tree.mask_BT() & rollout.keep_B[:, None]
+    kl_BT = rollout.kl_BT
+    cost = beta if parts.where == "reward" else 0.0
+    return_B = rollout.score_B - cost * masked_sum(kl_BT, rollout.tree.mask_BT())
+    reward_BT = _token_rewards(rollout, cost)
+    if parts.baseline == "value":
+        found = gae(reward_BT, rollout.value_BT, mask_BT, discount=policy.discount, lambda_=policy.lambda_)
+        advantage_BT, return_BT = found.advantage_BT, found.return_BT
+    else:
+        baseline_B = _baseline(rollout, policy, parts, return_B, running)
+        if parts.to_go:
+            earned_BT = reward_to_go(reward_BT, mask_BT, discount=policy.discount)
+            advantage_BT = (earned_BT - baseline_B[:, None]).masked_fill(~mask_BT, 0.0)
+        else:
+            advantage_BT = per_token(return_B - baseline_B, mask_BT)
+        return_BT = torch.zeros_like(advantage_BT)
+    if parts.normalise == "group":
+        advantage_BT = advantage_BT / (_spread(rollout, return_B)[:, None] + _EPSILON)
+    elif parts.normalise == "batch" and bool(mask_BT.any()):
+        advantage_BT = whiten(advantage_BT, mask_BT)
+    return Estimate(advantage_BT, return_BT)
+
+
+def _token_rewards(rollout: Rollout, cost: float) -> Tensor:
+    """As `token_rewards`; an answer without a token has nowhere to put its score, and teaches nothing."""
+    mask_BT = rollout.tree.mask_BT()
+    full_B = mask_BT.any(-1)
+    reward_BT = torch.zeros_like(rollout.kl_BT)
+    if bool(full_B.any()):
+        reward_BT[full_B] = token_rewards(rollout.score_B[full_B], rollout.kl_BT[full_B], mask_BT[full_B], beta=cost)
+    return reward_BT
+
+
+def _baseline(rollout: Rollout, policy: Policy, parts: Parts, return_B: Tensor, running: float) -> Tensor:
+    """[B] what each answer's return is compared with."""
+    match parts.baseline:
+        case "constant":
+            return torch.full_like(return_B, policy.constant)
+        case "running":
+            return torch.full_like(return_B, running)
+        case "batch":
+            return return_B - batch_mean(return_B, rollout.keep_B)
+        case "fresh" | "prompt" | "greedy":
+            return rollout.baseline_B
+        case "leave-one-out":
+            return return_B - leave_one_out(return_B, rollout.group_B(), rollout.keep_B)
+        case "group":
+            return return_B - group_mean(return_B, rollout.group_B(), rollout.keep_B)
+    return torch.zeros_like(return_B)
+
+
+def _spread(rollout: Rollout, return_B: Tensor) -> Tensor:
+    """[B] the standard deviation of the returns of each answer's group (divided by G - 1, as published)."""
+    group_B = rollout.group_B()
+    spread_B = torch.ones_like(return_B)
+    for group in range(rollout.tree.prompts):
+        mine_B = (group_B == group) & rollout.keep_B
+        if int(mine_B.sum()) > 1:
+            spread_B[mine_B] = return_B[mine_B].std(correction=1)
+    return spread_B
+
+
+def loss_of(policy: Policy, parts: Parts, *, beta: float, entropy: float) -> PolicyLoss:
+    """What a round minimises.
+
+    Args:
+        policy: the recipe's section.
+        parts: its parts.
+        beta: cost of a nat, where KL is in the loss.
+        entropy: reward for a nat of entropy per token.
+    """
+    return PolicyLoss(
+        objective=parts.objective,
+        clip=parts.clip,
+        clip_high=parts.clip_high or parts.clip,
+        dual_clip=policy.dual_clip,
+        truncate=policy.truncate,
+        reduction=parts.reduction,
+        longest=policy.sampling.max_tokens,
+        beta=beta if parts.where == "loss" else 0.0,
+        estimator=parts.estimator,
+        against=policy.kl.against,
+        value_weight=(policy.value_weight if policy.critic == "shared" else 1.0) if parts.baseline == "value" else None,
+        value_clip=policy.value_clip,
+        entropy=entropy,
+    )

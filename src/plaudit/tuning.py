@@ -1,0 +1,373 @@
+"""The settings of tuning: optimiser, sampling, and which policy gradient, down to the parts that it is made of.
+
+An algorithm is a choice of parts (`Parts`). `PARTS` says which ones a name stands for, and a recipe may set any of them
+by itself: `{algorithm: rloo, baseline: group}` is `rloo` with the mean of the whole group. Nothing here loads torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Literal, NamedTuple
+
+from pydantic import Field
+
+from plaudit.section import Section
+
+__all__ = [
+    "PARTS",
+    "Baseline",
+    "Contradiction",
+    "Kl",
+    "Optimiser",
+    "Parts",
+    "Policy",
+    "Sampling",
+    "parts_of",
+    "within_policy",
+]
+
+Baseline = Literal[
+    "none", "constant", "running", "batch", "fresh", "prompt", "greedy", "leave-one-out", "group", "value"
+]
+Normalise = Literal["no", "group", "batch"]
+Objective = Literal["reinforce", "weighted", "clip", "sequence"]
+Reduction = Literal["tokens", "answers", "constant"]
+Where = Literal["reward", "loss"]
+Estimator = Literal["k1", "k2", "k3", "ratio-k3", "full"]
+
+
+class Optimiser(Section):
+    """AdamW with warm-up and decay."""
+
+    learning_rate: float = Field(default=1e-4, gt=0)
+    """Step size at its peak."""
+    warmup: float = Field(default=0.05, ge=0, lt=1)
+    """Share of the steps over which the learning rate climbs from 0."""
+    decay: Literal["linear", "cosine", "constant"] = "cosine"
+    """How it falls afterwards, to a tenth (cosine) or to 0 (linear)."""
+    weight_decay: float = Field(default=0.0, ge=0)
+    """Pull of the weights toward 0, per step and learning rate."""
+    beta1: float = Field(default=0.9, ge=0, lt=1)
+    """Memory of the gradient's mean."""
+    beta2: float = Field(default=0.999, ge=0, lt=1)
+    """Memory of the gradient's square."""
+    epsilon: float = Field(default=1e-8, gt=0)
+    """Added to the root of the gradient's square."""
+    clip_norm: float = Field(default=1.0, gt=0)
+    """The gradient's norm is cut here."""
+
+
+class Sampling(Section):
+    """How answers are drawn."""
+
+    temperature: float = Field(default=1.0, ge=0)
+    """Logits are divided by it; 0 is greedy."""
+    top_p: float = Field(default=1.0, gt=0, le=1)
+    """Draw from the likeliest tokens that hold this much probability."""
+    max_tokens: int = Field(default=64, ge=1)
+    """Longest answer, in tokens; a longer one is cut there."""
+    batch: int = Field(default=256, ge=1)
+    """Answers decoded side by side; a finished one makes room for the next."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parts:
+    """What an algorithm is made of; the setting of `Policy` or `Kl` with the same name explains each."""
+
+    baseline: Baseline
+    to_go: bool = False
+    normalise: Normalise = "no"
+    objective: Objective = "clip"
+    reduction: Reduction = "constant"
+    where: Where = "reward"
+    estimator: Estimator = "k1"
+    clip: float = 0.2
+    clip_high: float | None = None
+    drop_flat: bool = False
+    pretraining: float = 0.0
+
+    @property
+    def groups(self) -> bool:
+        """Whether an answer is compared with others to the same prompt."""
+        return self.baseline in ("leave-one-out", "group") or self.normalise == "group"
+
+
+PARTS = {
+    "reinforce": Parts(baseline="none", to_go=True, objective="reinforce"),
+    "a2c": Parts(baseline="value", objective="reinforce"),
+    "ppo": Parts(baseline="value", normalise="batch", reduction="tokens"),
+    "ppo-ptx": Parts(baseline="value", pretraining=0.5),
+    "rloo": Parts(baseline="leave-one-out"),
+    "grpo": Parts(baseline="group", normalise="group", reduction="answers", where="loss", estimator="k3"),
+    "dr-grpo": Parts(baseline="group", where="loss", estimator="k3"),
+    "dapo": Parts(baseline="group", normalise="group", reduction="tokens", clip_high=0.28, drop_flat=True),
+    "gspo": Parts(
+        baseline="group",
+        normalise="group",
+        objective="sequence",
+        reduction="answers",
+        where="loss",
+        estimator="k3",
+        clip=3e-4,
+        clip_high=4e-4,
+    ),
+    "reinforce++": Parts(baseline="none", to_go=True, normalise="batch", reduction="tokens"),
+}
+"""What each name stands for; `plaudit.training.algorithms` says where each comes from."""
+
+Algorithm = Literal["reinforce", "a2c", "ppo", "ppo-ptx", "rloo", "grpo", "dr-grpo", "dapo", "gspo", "reinforce++"]
+
+
+class Kl(Section):
+    """How far the policy may move from its reference."""
+
+    beta: float = Field(default=0.05, ge=0)
+    """Cost of one nat of KL divergence, in units of reward."""
+    where: Where | None = None
+    """In the `reward` of each token, or a term of the `loss`; nothing: as the algorithm has it."""
+    estimator: Estimator | None = None
+    """From a sampled token `k1`, `k2`, `k3`, `k3` times the ratio of new to old (`ratio-k3`), or over the `full`
+    vocabulary; nothing: as the algorithm has it."""
+    against: Literal["reference", "old"] = "reference"
+    """Divergence from where the policy started, or from what it was when it sampled (in the loss)."""
+    target: float | None = Field(default=None, gt=0)
+    """Nats per answer that an adaptive beta steers to; nothing keeps beta fixed."""
+    horizon: float = Field(default=2000, gt=0)
+    """Answers over which an adaptive beta reacts."""
+    start: float | None = Field(default=None, gt=0)
+    """Beta of the first round, from which an annealed one falls geometrically to `beta`."""
+    anneal: float = Field(default=0.6, gt=0, le=1)
+    """Share of the rounds over which it falls."""
+    stop: float | None = Field(default=None, gt=0)
+    """Nats per answer at which tuning stops early."""
+
+
+class Policy(Section):
+    """Policy-gradient tuning against a reward."""
+
+    algorithm: Algorithm = "ppo"
+    """What the parts below are where they are not set; `ARCHITECTURE.md` has the table."""
+    steps: int = Field(default=50, ge=1)
+    """Rounds of sampling and learning."""
+    prompts_per_round: int = Field(default=32, ge=1)
+    """Prompts answered in one round."""
+    answers_per_prompt: int = Field(default=4, ge=1)
+    """Answers sampled for each of them (G)."""
+    minibatch: int | None = Field(default=None, ge=1)
+    """Answers in one optimiser step; nothing means all of a round."""
+    epochs: int = Field(default=1, ge=1)
+    """Times each answer is learned from."""
+    decoding: Literal["sample", "beam"] = "sample"
+    """How answers come about; `beam` is refused, with the reason."""
+    baseline: Baseline | None = None
+    """What an answer's return is compared with: `none`; a `constant`; the `running` mean of the rounds before; the mean
+    of the `batch`; the mean of `fresh` answers to the prompt; the score of the `prompt` alone; that of the `greedy`
+    answer; the mean of the group, the answer itself left out (`leave-one-out`) or in (`group`); a critic (`value`)."""
+    constant: float = 0.0
+    """The constant baseline, in units of reward."""
+    fresh: int = Field(default=4, ge=1)
+    """Answers drawn for the mean of `fresh` ones, and for nothing else (m')."""
+    memory: float = Field(default=0.9, ge=0, lt=1)
+    """How much of the running mean stays from round to round."""
+    to_go: bool | None = None
+    """Count for a token what is earned from it on, not what its whole answer earns; a critic always does."""
+    normalise: Normalise | None = None
+    """Divide advantages by the standard deviation of their `group`, or give them mean 0 and standard deviation 1 in the
+    `batch` (biased); `no` leaves them."""
+    objective: Objective | None = None
+    """`reinforce`: each answer once; `weighted`: by truncated importance weights; `clip`: PPO's, by token; `sequence`:
+    PPO's with one ratio for each answer (GSPO)."""
+    clip: float | None = Field(default=None, gt=0, lt=1)
+    """The ratio of new to old probability is held inside [1 - clip, 1 + clip]; nothing: as the algorithm has it."""
+    clip_high: float | None = Field(default=None, gt=0)
+    """And inside [1 - clip, 1 + clip_high] where this is set."""
+    dual_clip: float | None = Field(default=None, gt=1)
+    """The loss of a token with a negative advantage counts at most this many times its advantage."""
+    truncate: float = Field(default=2.0, ge=1)
+    """Largest importance weight of the objective `weighted`."""
+    reduction: Reduction | None = None
+    """Every token weighs the same in the round (`tokens`), every answer (`answers`), or sums over answers are divided by
+    a `constant`, the longest answer there may be, which alone is unbiased."""
+    discount: float = Field(default=1.0, gt=0, le=1)
+    """Weight of the reward one token later (gamma)."""
+    lambda_: float = Field(default=0.95, ge=0, le=1)
+    """Trust in sampled returns (1) against the critic's guess of them (0)."""
+    critic: Literal["separate", "shared"] = "separate"
+    """A network of its own that starts from the reward model, or a head on the policy's trunk."""
+    value_weight: float = Field(default=0.1, ge=0)
+    """Weight of the critic's loss where it shares the policy's trunk."""
+    value_clip: float | None = Field(default=None, gt=0)
+    """How far a guess of the critic may move from its old one in a round, in units of reward."""
+    pretraining: float | None = Field(default=None, ge=0)
+    """Weight of the log-likelihood of data.documents, per token (gamma of PPO-ptx); nothing: as the algorithm has it."""
+    supervised: float = Field(default=0.0, ge=0)
+    """Weight of the log-likelihood of the demonstrations' answers, per token."""
+    cut_reward: float | None = None
+    """Reward of an answer that never ended, in place of its score; nothing keeps the score."""
+    drop_cut: bool = False
+    """Learn nothing from answers that never ended."""
+    drop_flat: bool | None = None
+    """Learn nothing from a group whose answers all have one reward, its KL term included."""
+    entropy: float = Field(default=0.0, ge=0)
+    """Reward for a nat of entropy per token."""
+    entropy_target: float | None = Field(default=None, gt=0)
+    """Nats per token that the entropy bonus steers to: it grows below and shrinks above."""
+    curriculum: bool = False
+    """Prompts whose answers earned most come first; each round then draws on more of them."""
+    kl: Kl = Kl()
+    sampling: Sampling = Sampling()
+    optimiser: Optimiser = Optimiser(learning_rate=2e-4, decay="constant")
+
+    @property
+    def answers_per_step(self) -> int:
+        """Answers in one optimiser step."""
+        return self.minibatch or self.prompts_per_round * self.answers_per_prompt
+
+    @property
+    def updates_per_round(self) -> int:
+        """Optimiser steps in a round."""
+        return self.epochs * (self.prompts_per_round * self.answers_per_prompt // self.answers_per_step)
+
+
+def parts_of(policy: Policy) -> Parts:
+    """The parts of a recipe's algorithm: those that it sets, the others as the name has them."""
+    own = {
+        name: value
+        for name in (
+            "baseline",
+            "to_go",
+            "normalise",
+            "objective",
+            "reduction",
+            "clip_high",
+            "drop_flat",
+            "pretraining",
+        )
+        if (value := getattr(policy, name)) is not None
+    }
+    own |= {name: value for name in ("where", "estimator") if (value := getattr(policy.kl, name)) is not None}
+    return replace(PARTS[policy.algorithm], **own)
+
+
+class Contradiction(NamedTuple):
+    """Settings that are right by themselves and not together."""
+
+    says: str
+    about: tuple[str, ...]
+    """Every setting that it was found from: where one of them is wrong by itself, nothing follows."""
+
+
+def within_policy(policy: Policy) -> Iterator[Contradiction]:
+    """What a recipe's policy section says against itself."""
+    yield from _of_rounds(policy)
+    yield from _of_parts(policy, parts_of(policy))
+    yield from _of_kl(policy.kl, parts_of(policy), policy.prompts_per_round * policy.answers_per_prompt)
+
+
+def _of_rounds(policy: Policy) -> Iterator[Contradiction]:
+    answers = policy.prompts_per_round * policy.answers_per_prompt
+    if policy.minibatch is not None and answers % policy.minibatch:
+        yield Contradiction(
+            f"policy.minibatch {policy.minibatch} does not divide the {answers} answers of a round "
+            f"({policy.prompts_per_round} prompts x {policy.answers_per_prompt})",
+            ("policy.minibatch", "policy.prompts_per_round", "policy.answers_per_prompt"),
+        )
+    if policy.decoding == "beam":
+        yield Contradiction(
+            "policy.decoding beam finds the likeliest answers, which are not draws from the policy: their gradient is "
+            "not that of the expected reward. Set it to sample; evaluate.decoding may be beam",
+            ("policy.decoding",),
+        )
+    if policy.sampling.temperature == 0 or policy.sampling.top_p < 1:
+        yield Contradiction(
+            "policy.sampling must draw from the whole distribution: temperature above 0 and top_p 1",
+            ("policy.sampling.temperature", "policy.sampling.top_p"),
+        )
+    if policy.entropy_target is not None and not policy.entropy:
+        yield Contradiction(
+            "policy.entropy_target moves the weight policy.entropy, which is 0: give it a start, such as 0.001",
+            ("policy.entropy_target", "policy.entropy"),
+        )
+
+
+def _of_parts(policy: Policy, parts: Parts) -> Iterator[Contradiction]:
+    answers = policy.prompts_per_round * policy.answers_per_prompt
+    if parts.groups and policy.answers_per_prompt < 2:
+        yield Contradiction(
+            f"policy.answers_per_prompt must be 2 or more for {policy.algorithm}, which compares the answers to a prompt",
+            ("policy.answers_per_prompt", "policy.algorithm", "policy.baseline", "policy.normalise"),
+        )
+    again = policy.epochs > 1 or (policy.minibatch or answers) < answers
+    if parts.objective == "reinforce" and again:
+        yield Contradiction(
+            f"policy.objective of {policy.algorithm} is reinforce, which learns from an answer once, with the policy "
+            "that gave it: set policy.epochs to 1 and leave policy.minibatch out, or set policy.objective to weighted",
+            ("policy.objective", "policy.algorithm", "policy.epochs", "policy.minibatch"),
+        )
+    if parts.objective == "sequence" and (parts.to_go or parts.baseline == "value" or parts.normalise == "batch"):
+        yield Contradiction(
+            "policy.objective sequence moves answers as wholes, and to_go, a critic and normalise batch tell their tokens "
+            "apart: leave these out",
+            ("policy.objective", "policy.algorithm", "policy.to_go", "policy.baseline", "policy.normalise"),
+        )
+    if parts.objective == "sequence" and parts.reduction != "answers":
+        yield Contradiction(
+            f"policy.objective sequence has one loss for each answer: set policy.reduction to answers, found {parts.reduction}",
+            ("policy.objective", "policy.algorithm", "policy.reduction"),
+        )
+    if policy.dual_clip is not None and policy.dual_clip <= 1 + (parts.clip_high or parts.clip):
+        yield Contradiction(
+            f"policy.dual_clip {policy.dual_clip:g} must be above 1 + clip_high = {1 + (parts.clip_high or parts.clip):g}",
+            ("policy.dual_clip", "policy.clip", "policy.clip_high"),
+        )
+    if policy.algorithm == "ppo-ptx" and policy.pretraining == 0:
+        yield Contradiction(
+            "policy.pretraining is 0, but ppo-ptx is ppo with a pretraining term: give it a weight, or name ppo",
+            ("policy.pretraining", "policy.algorithm"),
+        )
+
+
+def _of_kl(kl: Kl, parts: Parts, answers: int) -> Iterator[Contradiction]:
+    if kl.target is not None and answers >= 5 * kl.horizon:
+        yield Contradiction(
+            f"policy.kl.horizon {kl.horizon:g} must be more than a fifth of the {answers} answers of a round",
+            ("policy.kl.horizon", "policy.kl.target", "policy.prompts_per_round", "policy.answers_per_prompt"),
+        )
+    if kl.target is not None and not kl.beta:
+        yield Contradiction(
+            "policy.kl.beta must be above 0 to be steered to a target", ("policy.kl.beta", "policy.kl.target")
+        )
+    if kl.target is not None and kl.start is not None:
+        yield Contradiction(
+            "policy.kl.target and policy.kl.start both say how beta changes: leave one out",
+            ("policy.kl.target", "policy.kl.start"),
+        )
+    if kl.start is not None and not 0 < kl.beta <= kl.start:
+        yield Contradiction(
+            f"policy.kl.start {kl.start:g} must fall to a policy.kl.beta above 0 and not above it, found {kl.beta:g}",
+            ("policy.kl.start", "policy.kl.beta"),
+        )
+    about = ("policy.kl.where", "policy.kl.estimator", "policy.algorithm")
+    if parts.where == "loss" and parts.estimator == "k1":
+        yield Contradiction(
+            "policy.kl.estimator k1 does nothing in the loss, where its expected gradient is zero: set it to k2, k3 or "
+            "full, or policy.kl.where to reward",
+            about,
+        )
+    if parts.where == "reward" and parts.estimator != "k1":
+        yield Contradiction(
+            f"policy.kl.estimator {parts.estimator} in the reward leaves a part of its gradient out: set it to k1, or "
+            "policy.kl.where to loss",
+            about,
+        )
+    if parts.where == "loss" and parts.estimator == "full" and kl.against == "old":
+        yield Contradiction(
+            "policy.kl.estimator full is against the reference: the old policy's distributions are not kept",
+            ("policy.kl.against", "policy.kl.estimator"),
+        )
+    if parts.where == "reward" and kl.against == "old":
+        yield Contradiction(
+            "policy.kl.against old is for the loss: sampled by the old policy, an answer is nowhere away from it",
+            ("policy.kl.against", "policy.kl.where", "policy.algorithm"),
+        )
