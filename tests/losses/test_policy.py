@@ -1,4 +1,4 @@
-"""REINFORCE, PPO's clipped surrogate, entropy."""
+"""REINFORCE, importance weights, the surrogates of TRPO, PPO and GSPO, entropy."""
 
 from __future__ import annotations
 
@@ -10,8 +10,22 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from plaudit.errors import ShapeError
-from plaudit.losses import clipped_surrogate, entropy, reinforce_loss
+from plaudit.advantages import per_token
+from plaudit.errors import RecipeError, ShapeError
+from plaudit.losses import (
+    clipped_surrogate,
+    dual_clipped_surrogate,
+    entropy,
+    mean_of,
+    ratio_surrogate,
+    reinforce_loss,
+    sequence_clipped_surrogate,
+    sequence_portion,
+    sequence_ratio,
+    sequence_weights,
+    token_weights,
+    weighted_reinforce_loss,
+)
 
 quick = settings(deadline=None, max_examples=40, derandomize=True)
 
@@ -93,6 +107,146 @@ def test_the_clip_never_lowers_the_loss(seed):
     assert not wide.held_BT.any()
 
 
+# answers that an older policy sampled
+
+NAN = float("nan")
+
+
+def logs(*rows: list[float]) -> Tensor:
+    return torch.tensor(rows, dtype=torch.float64).log()
+
+
+def numbers(*rows: list[float]) -> Tensor:
+    return torch.tensor(rows, dtype=torch.float64)
+
+
+def test_importance_weights_by_hand():
+    logp_BT, old_logp_BT = logs([0.6, 0.2, NAN], [0.1, 0.5, 0.9]), logs([0.2, 0.4, NAN], [0.4, 0.5, 0.3])
+    mask_BT = torch.tensor([[True, True, False], [True, False, True]])
+    # 0.6/0.2, 0.2/0.4; 0.1/0.4, 0.5/0.5, 0.9/0.3
+    torch.testing.assert_close(token_weights(logp_BT, old_logp_BT)[0, :2], numbers([3, 0.5])[0])
+    torch.testing.assert_close(token_weights(logp_BT, old_logp_BT)[1], numbers([0.25, 1, 3])[0])
+    torch.testing.assert_close(token_weights(logp_BT, old_logp_BT, truncate=2.0)[1], numbers([0.25, 1, 2])[0])
+    # 3 x 0.5; 0.25 x 3: the middle token is another speaker's
+    torch.testing.assert_close(sequence_weights(logp_BT, old_logp_BT, mask_BT), numbers([1.5, 0.75])[0])
+    torch.testing.assert_close(sequence_weights(logp_BT, old_logp_BT, mask_BT, truncate=1.0), numbers([1, 0.75])[0])
+
+
+@pytest.mark.parametrize("truncate", [None, 1.5])
+def test_a_weight_pushes_where_a_surrogate_stands_still(truncate):
+    # ratios 3 and 0.5, advantages 2 and -1
+    weighted_BT, surrogate_BT = logs([0.6, 0.2]).requires_grad_(), logs([0.6, 0.2]).requires_grad_()
+    old_logp_BT, advantage_BT = logs([0.2, 0.4]).requires_grad_(), numbers([2, -1]).requires_grad_()
+    weight_BT = token_weights(weighted_BT, old_logp_BT, truncate=truncate)
+    weighted_reinforce_loss(weighted_BT, advantage_BT, weight_BT).sum().backward()
+    loss_BT = ratio_surrogate(surrogate_BT, old_logp_BT, advantage_BT, truncate=truncate)
+    loss_BT.sum().backward()
+    cap = 3.0 if truncate is None else truncate
+    torch.testing.assert_close(loss_BT.detach(), numbers([-cap * 2, 0.5]))
+    torch.testing.assert_close(weighted_BT.grad, numbers([-cap * 2, 0.5]))  # -weight x advantage
+    torch.testing.assert_close(surrogate_BT.grad, numbers([-6.0 if truncate is None else 0.0, 0.5]))
+    assert old_logp_BT.grad is None
+    assert advantage_BT.grad is None
+
+
+@given(seed=st.integers(0, 99))
+@quick
+def test_at_ratio_one_every_surrogate_is_reinforce(seed):
+    logp_BT, advantage_BT = normal(2, 4, 5, seed=seed)
+    losses = {
+        "weight": lambda x: weighted_reinforce_loss(x, advantage_BT, token_weights(x, logp_BT)),
+        "ratio": lambda x: ratio_surrogate(x, logp_BT, advantage_BT),
+        "two clips": lambda x: dual_clipped_surrogate(x, logp_BT, advantage_BT).loss_BT,
+    }
+    for loss in losses.values():
+        x_BT = logp_BT.clone().requires_grad_()
+        loss(x_BT).sum().backward()
+        assert x_BT.grad is not None
+        torch.testing.assert_close(x_BT.grad, -advantage_BT)
+
+
+def test_two_clips_by_hand():
+    ratio_BT = numbers([5, 2, 0.5, 5, 0.5])
+    advantage_BT = numbers([-1, -1, -1, 1, 1])
+    logp_BT = ratio_BT.log().requires_grad_()
+    got = dual_clipped_surrogate(logp_BT, torch.zeros_like(ratio_BT), advantage_BT, bound=3.0)
+    # below the floor 3 x -1; above it; PPO's clips at 0.8 and 1.2; free
+    torch.testing.assert_close(got.loss_BT, numbers([3, 2, 0.8, -1.2, -0.5]))
+    assert got.held_BT.tolist() == [[True, False, True, True, False]]
+    torch.testing.assert_close(got.ratio_BT, ratio_BT)
+    got.loss_BT.sum().backward()
+    torch.testing.assert_close(logp_BT.grad, numbers([0, 2, 0, 0, -0.5]))
+
+
+@given(seed=st.integers(0, 99))
+@quick
+def test_two_clips_are_the_maximum_of_their_definition(seed):
+    logp_BT, old_logp_BT, advantage_BT = 2 * normal(3, 4, 5, seed=seed)
+    inner_BT = -clipped_surrogate(logp_BT, old_logp_BT, advantage_BT).loss_BT
+    floored_BT = torch.where(advantage_BT < 0, torch.maximum(inner_BT, 2.0 * advantage_BT), inner_BT)
+    got = dual_clipped_surrogate(logp_BT, old_logp_BT, advantage_BT, bound=2.0)
+    torch.testing.assert_close(got.loss_BT, -floored_BT)
+    far = dual_clipped_surrogate(logp_BT, old_logp_BT, advantage_BT, bound=1e9)
+    torch.testing.assert_close(far.loss_BT, -inner_BT)
+
+
+# one ratio for each answer
+
+
+def test_sequence_ratio_by_hand():
+    logp_BT, old_logp_BT = logs([0.8, 0.2, NAN], [0.3, NAN, NAN]), logs([0.2, 0.2, NAN], [0.1, NAN, NAN])
+    mask_BT = torch.tensor([[True, True, False], [True, False, False]])
+    # sqrt(4 x 1); 3
+    torch.testing.assert_close(sequence_ratio(logp_BT, old_logp_BT, mask_BT), numbers([2, 3])[0])
+
+
+def test_sequence_surrogate_by_hand():
+    # answers of 2, 1, 2, 1 tokens with ratios 2, 2, 0.5, 0.5
+    logp_BT = logs([4, 1], [2, 1], [0.5, 0.5], [0.5, 1]).requires_grad_()
+    mask_BT = torch.tensor([[True, True], [True, False], [True, True], [True, False]])
+    advantage_B = torch.tensor([1.0, -1.0, 1.0, -1.0], dtype=torch.float64, requires_grad=True)
+    got = sequence_clipped_surrogate(
+        logp_BT, torch.zeros(4, 2, dtype=torch.float64), advantage_B, mask_BT, low=0.2, high=0.3
+    )
+    # -min(2, 1.3), -min(-2, -1.3), -min(0.5, 0.8), -min(-0.5, -0.8)
+    torch.testing.assert_close(got.loss_B, numbers([-1.3, 2, -0.5, 0.8])[0])
+    torch.testing.assert_close(got.ratio_B, numbers([2, 2, 0.5, 0.5])[0])
+    assert got.held_B.tolist() == [True, False, False, True]
+    got.loss_B.sum().backward()
+    # -advantage x ratio / length where free
+    torch.testing.assert_close(logp_BT.grad, numbers([0, 0], [2, 0], [-0.25, -0.25], [0, 0]))
+    assert advantage_B.grad is None
+
+
+@given(seed=st.integers(0, 99), pad=st.integers(0, 4))
+@quick
+def test_before_the_first_step_one_ratio_is_reinforce_averaged_over_each_answer(seed, pad):
+    logp_BT, advantage_B = normal(4, 5, seed=seed), normal(4, seed=seed + 1)
+    mask_BT = torch.arange(5) < torch.tensor([[5], [3], [1], [2]])
+    one_BT, other_BT = logp_BT.clone().requires_grad_(), logp_BT.clone().requires_grad_()
+    around = torch.nn.functional.pad
+    got = sequence_clipped_surrogate(
+        around(one_BT, (0, pad), value=9.0), around(logp_BT, (0, pad)), advantage_B, around(mask_BT, (0, pad))
+    )
+    got.loss_B.mean().backward()
+    mean_of([sequence_portion(reinforce_loss(other_BT, per_token(advantage_B, mask_BT)), mask_BT)]).backward()
+    torch.testing.assert_close(one_BT.grad, other_BT.grad)
+    assert torch.equal(got.ratio_B, torch.ones(4, dtype=torch.float64))
+
+
+def test_answers_of_one_token_have_ppos_ratio():
+    logp_BT, old_logp_BT, advantage_BT = normal(3, 6, 1)
+    mask_BT = torch.ones(6, 1).bool()
+    one = sequence_clipped_surrogate(logp_BT, old_logp_BT, advantage_BT[:, 0], mask_BT, low=0.2, high=0.2)
+    ppo = clipped_surrogate(logp_BT, old_logp_BT, advantage_BT)
+    torch.testing.assert_close(one.loss_B, ppo.loss_BT[:, 0])
+    assert torch.equal(one.held_B, ppo.held_BT[:, 0])
+    assert one.held_B.any()
+
+
+# entropy
+
+
 def test_entropy_by_hand():
     p_BTV = torch.tensor([[[0.25] * 4, [0.5, 0.5, 0.0, 0.0], [0.5, 0.25, 0.25, 0.0], [1.0, 0.0, 0.0, 0.0]]])
     # log 4; log 2; log(2)/2 + 2 log(4)/4 = 1.5 log 2; 0
@@ -124,3 +278,19 @@ def test_what_is_refused():
         reinforce_loss(x, y)
     with pytest.raises(ShapeError, match=r"logp_BT \(2, 3\), old_logp_BT \(2, 3\), advantage_BT \(2,\)"):
         clipped_surrogate(x, x, y)
+    with pytest.raises(ShapeError, match=r"weight_BT \(2,\)"):
+        weighted_reinforce_loss(x, x, y)
+    with pytest.raises(ShapeError, match=r"logp_BT \(2, 3\), old_logp_BT \(2,\)"):
+        token_weights(x, y)
+    with pytest.raises(RecipeError, match=r"truncate must be above 0, or None for no limit; got 0"):
+        token_weights(x, x, truncate=0.0)
+    with pytest.raises(ShapeError, match="mask_BT must hold booleans"):
+        sequence_weights(x, x, x)
+    with pytest.raises(ShapeError, match=r"advantage_BT \(2,\)"):
+        ratio_surrogate(x, x, y)
+    with pytest.raises(RecipeError, match=r"bound must be above 1 \+ high = 1.2, got 1.1"):
+        dual_clipped_surrogate(x, x, x, bound=1.1)
+    with pytest.raises(ShapeError, match=r"mask_BT selects no token in rows \[1\]"):
+        sequence_ratio(x, x, torch.tensor([[True] * 3, [False] * 3]))
+    with pytest.raises(ShapeError, match=r"advantage_B \(2, 3\) must hold one for each row of mask_BT \(2, 3\)"):
+        sequence_clipped_surrogate(x, x, x, torch.ones(2, 3).bool())

@@ -6,13 +6,15 @@
 | `pairwise` | Bradley-Terry over pairs and over K ranked answers, with ties (Davidson), margins, doubt |
 | `listwise` | the choice of the best of K, Plackett-Luce over rankings |
 | `pointwise` | thumbs, ratings, grades; the centring penalty |
-| `policy` | REINFORCE, PPO's clipped surrogate, entropy |
+| `policy` | REINFORCE, importance weights, the surrogates of TRPO, PPO (also with two clips) and GSPO, entropy |
+| `divergence` | the KL from the reference as a term of a loss, per token or per answer |
 | `value` | a critic's squared error, with or without a clip; explained variance |
 | `reduction` | masked sums with their denominators |
 """
 
 from __future__ import annotations
 
+from plaudit.losses.divergence import KlEstimator, sequence_full_kl_loss, sequence_kl_loss, token_kl_loss
 from plaudit.losses.language import negative_log_likelihood, token_log_probs
 from plaudit.losses.listwise import choice_loss, plackett_luce_loss
 from plaudit.losses.pairwise import (
@@ -24,22 +26,47 @@ from plaudit.losses.pairwise import (
     tie_loss,
 )
 from plaudit.losses.pointwise import centring_penalty, cuts_of, ordinal_loss, rating_loss, thumb_loss
-from plaudit.losses.policy import Surrogate, clipped_surrogate, entropy, reinforce_loss
-from plaudit.losses.reduction import Portion, masked_sum, mean_of, sequence_portion, token_count, token_portion
+from plaudit.losses.policy import (
+    SequenceSurrogate,
+    Surrogate,
+    clipped_surrogate,
+    dual_clipped_surrogate,
+    entropy,
+    ratio_surrogate,
+    reinforce_loss,
+    sequence_clipped_surrogate,
+    sequence_ratio,
+    sequence_weights,
+    token_weights,
+    weighted_reinforce_loss,
+)
+from plaudit.losses.reduction import (
+    Portion,
+    constant_portion,
+    masked_sum,
+    mean_of,
+    sequence_portion,
+    token_count,
+    token_portion,
+)
 from plaudit.losses.value import ClippedValue, clipped_value_loss, explained_variance, value_loss
 
 __all__ = [
     "ClippedValue",
+    "KlEstimator",
     "PairIndex",
     "Portion",
+    "SequenceSurrogate",
     "Surrogate",
     "bradley_terry_loss",
     "centring_penalty",
     "choice_loss",
     "clipped_surrogate",
     "clipped_value_loss",
+    "constant_portion",
     "cuts_of",
     "davidson_loss",
+    "dual_clipped_surrogate",
     "entropy",
     "explained_variance",
     "masked_sum",
@@ -50,12 +77,21 @@ __all__ = [
     "pairwise_ranking_loss",
     "plackett_luce_loss",
     "rating_loss",
+    "ratio_surrogate",
     "reinforce_loss",
+    "sequence_clipped_surrogate",
+    "sequence_full_kl_loss",
+    "sequence_kl_loss",
     "sequence_portion",
+    "sequence_ratio",
+    "sequence_weights",
     "thumb_loss",
     "tie_loss",
     "token_count",
+    "token_kl_loss",
     "token_log_probs",
     "token_portion",
+    "token_weights",
     "value_loss",
+    "weighted_reinforce_loss",
 ]

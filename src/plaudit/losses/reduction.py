@@ -25,10 +25,18 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from plaudit.errors import ShapeError
+from plaudit.errors import RecipeError, ShapeError
 from plaudit.shapes import check_mask, check_rows, check_same_shape
 
-__all__ = ["Portion", "masked_sum", "mean_of", "sequence_portion", "token_count", "token_portion"]
+__all__ = [
+    "Portion",
+    "constant_portion",
+    "masked_sum",
+    "mean_of",
+    "sequence_portion",
+    "token_count",
+    "token_portion",
+]
 
 
 class Portion(NamedTuple):
@@ -100,6 +108,30 @@ def sequence_portion(x_BT: Tensor, mask_BT: Tensor) -> Portion:
     sum_B = masked_sum(x_BT, mask_BT)
     check_rows("mask_BT", mask_BT)
     return Portion((sum_B / mask_BT.sum(-1)).sum(), sum_B.numel())
+
+
+def constant_portion(x_BT: Tensor, mask_BT: Tensor, *, budget: int) -> Portion:
+    """Every token weighs the same in every batch, however long the others are.
+
+        total = sum over selected b, t of x_bt        denominator = B budget
+
+    This is the mean of Liu et al. 2025 (Dr. GRPO), appendix, https://arxiv.org/abs/2503.20783. It is the sum over each
+    answer's tokens, averaged over answers and scaled by a constant: the only one of the three that keeps the direction
+    of the policy gradient. The other two divide by lengths, which the policy itself chooses.
+
+    Args:
+        x_BT: [B, T].
+        mask_BT: [B, T] bool; a row that selects nothing adds 0, and still counts as an answer.
+        budget: tokens per answer to divide by, such as the longest answer allowed; a constant of the run.
+
+    Raises:
+        ShapeError: the shapes differ, or the mask is not boolean.
+        RecipeError: the budget is not above 0.
+    """
+    if budget < 1:
+        raise RecipeError(f"budget must be 1 token or more, got {budget}")
+    sum_B = masked_sum(x_BT, mask_BT)
+    return Portion(sum_B.sum(), sum_B.numel() * budget)
 
 
 def mean_of(portions: Sequence[Portion]) -> Tensor:

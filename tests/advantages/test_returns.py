@@ -1,4 +1,4 @@
-"""From rewards to advantages."""
+"""Rewards, returns and GAE."""
 
 from __future__ import annotations
 
@@ -11,7 +11,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from plaudit.advantages import gae, group_mean, last_token, leave_one_out, reward_to_go, token_rewards, whiten
+from plaudit.advantages import (
+    gae,
+    last_token,
+    next_selected,
+    per_token,
+    per_turn,
+    reward_to_go,
+    token_rewards,
+    turn_returns,
+)
 from plaudit.errors import ShapeError
 
 NAN = float("nan")
@@ -145,90 +154,47 @@ def test_padding_on_either_side_and_order_change_nothing(seed, left, right, orde
     assert torch.equal(moved.return_BT, F.pad(base.return_BT, around)[order])
 
 
-# baselines from the group
+# turns and whole answers
 
 
-def test_leave_one_out_by_hand():
-    # group 7: scores 1, 2, 6 less the means of the others 4, 3.5, 1.5. Group 3: 10 - 20, 20 - 10
-    score_B, group_B = torch.tensor([1.0, 10.0, 2.0, 6.0, 20.0]), torch.tensor([7, 3, 7, 7, 3])
-    close(leave_one_out(score_B, group_B), [-3.0, -10.0, -1.5, 4.5, 10.0])
-    # less the mean of all: 3 and 15
-    close(group_mean(score_B, group_B), [-2.0, -5.0, -1.0, 3.0, 5.0])
+def test_next_selected_by_hand():
+    x_BT = torch.tensor([[1.0, 2.0, 4.0], [1.0, NAN, 4.0], [NAN, 3.0, NAN]])
+    close(next_selected(x_BT, mask("xxx", "x.x", ".x.")), [[2, 4, 0], [4, 4, 0], [3, 0, 0]])
 
 
-def test_answers_left_out_are_in_nobodys_baseline():
-    score_B, group_B = torch.tensor([1.0, NAN, 2.0, 6.0, NAN, NAN]), torch.tensor([0, 0, 0, 0, 1, 1])
-    keep_B = torch.tensor([True, False, True, True, False, False])
-    close(leave_one_out(score_B, group_B, keep_B), [-3.0, 0.0, -1.5, 4.5, 0.0, 0.0])
-    close(group_mean(score_B, group_B, keep_B), [-2.0, 0.0, -1.0, 3.0, 0.0, 0.0])
+def test_turn_returns_by_hand():
+    # discount 1/2: 4; 2 + 4/2; 1 + 4/2. A conversation of one turn has its own reward
+    reward_BU = torch.tensor([[1.0, 2.0, 4.0], [3.0, NAN, NAN]])
+    return_BU = turn_returns(reward_BU, mask("xxx", "x.."), discount=0.5)
+    close(return_BU, [[3, 4, 4], [3, 0, 0]])
+    # tokens: turn 0, somebody's question, turn 1, turn 2; padding at the end
+    turn_BT = torch.tensor([[0, 0, -1, 1, 2], [-1, 0, 0, -1, -1]])
+    close(per_turn(return_BU, turn_BT), [[3, 3, 0, 4, 4], [0, 3, 3, 0, 0]])
 
 
-@pytest.mark.parametrize("baseline", [leave_one_out, group_mean])
-def test_a_group_of_one_is_refused_by_name(baseline):
-    with pytest.raises(ShapeError, match=r"2 or more scored answers.*groups \[5\] of group_B keep 1"):
-        baseline(torch.zeros(3), torch.tensor([4, 5, 4]))
-    with pytest.raises(ShapeError, match=r"groups \[4, 5\]"):
-        baseline(torch.zeros(4), torch.tensor([4, 5, 4, 5]), torch.tensor([True, True, False, False]))
-
-
-@pytest.mark.parametrize("baseline", [leave_one_out, group_mean])
-@given(seed=st.integers(0, 99), shift=st.floats(-9, 9), order=st.permutations(range(8)))
+@given(seed=st.integers(0, 99))
 @quick
-def test_baselines_take_away_what_a_group_shares(baseline, seed, shift, order):
-    score_B, group_B = normal(8, seed=seed), torch.tensor([0, 0, 1, 1, 1, 2, 2, 2])
-    base_B = baseline(score_B, group_B)
-    torch.testing.assert_close(baseline(score_B + shift * group_B, group_B), base_B)
-    torch.testing.assert_close(baseline(score_B[order], group_B[order]), base_B[order])
-    total_P = torch.zeros(3, dtype=torch.float64).index_add(0, group_B, base_B)
-    torch.testing.assert_close(total_P, torch.zeros(3, dtype=torch.float64))
+def test_without_discount_a_turn_earns_what_its_tokens_earn(seed):
+    # rewards on the last token of each turn: what is to be earned from any token of it on is the turn's return
+    mask_BU = lengths(seed, 4, 3)
+    reward_BU = normal(4, 3, seed=seed)
+    turn_BT = torch.tensor([0, -1, 1, 1, -1, 2, 2, 2]).expand(4, -1)
+    turn_BT = torch.where(turn_BT < mask_BU.sum(-1, keepdim=True), turn_BT, -1)
+    last_T = torch.tensor([1, 0, 0, 1, 0, 0, 0, 1]).bool()
+    token_reward_BT = per_turn(reward_BU, turn_BT).masked_fill(~last_T, 0.0)
+    got_BT = per_turn(turn_returns(reward_BU, mask_BU), turn_BT)
+    torch.testing.assert_close(got_BT, reward_to_go(token_reward_BT, turn_BT >= 0))
 
 
-@given(seed=st.integers(0, 99), size=st.integers(2, 6))
-@quick
-def test_group_mean_is_leave_one_out_shrunk(seed, size):
-    score_B, group_B = normal(3 * size, seed=seed), torch.arange(3 * size) % 3
-    torch.testing.assert_close(group_mean(score_B, group_B), leave_one_out(score_B, group_B) * (size - 1) / size)
-
-
-def test_baselines_carry_no_gradient():
-    score_B = torch.ones(2, requires_grad=True)
-    assert not leave_one_out(score_B, torch.zeros(2)).requires_grad
-    assert not group_mean(score_B, torch.zeros(2)).requires_grad
-
-
-# whitening
-
-
-def test_whiten_by_hand():
-    x_BT, mask_BT = torch.tensor([[0.0, NAN], [4.0, 9.0]]), mask("x.", "x.")
-    # mean 2, variance ((-2)^2 + 2^2) / 2 = 4, standard deviation 2 (with n - 1 it would be 2.83)
-    close(whiten(x_BT, mask_BT), [[-1, 0], [1, 0]])
-    close(whiten(x_BT, mask_BT, shift_mean=False), [[1, 0], [3, 0]])
-    close(whiten(x_BT, mask_BT, epsilon=12.0), [[-0.5, 0], [0.5, 0]])  # sqrt(4 + 12) = 4
-
-
-def test_whiten_of_equal_numbers_is_zero():
-    close(whiten(torch.full((1, 3), 5.0), mask("xxx")), [[0, 0, 0]])
-    close(whiten(torch.full((1, 3), 5.0), mask("xxx"), shift_mean=False), [[5, 5, 5]])
-
-
-@given(seed=st.integers(0, 99), scale=st.floats(0.5, 9), shift=st.floats(-9, 9), pad=st.integers(0, 5))
-@quick
-def test_whiten_forgets_scale_shift_and_padding(seed, scale, shift, pad):
-    x_BT, mask_BT = normal(4, 5, seed=seed), lengths(seed, 4, 5)
-    mask_BT[0] = True  # two entries at least
-    base_BT = whiten(x_BT, mask_BT)
-    moved_BT = whiten(F.pad(scale * x_BT + shift, (0, pad), value=1e9), F.pad(mask_BT, (0, pad)))
-    torch.testing.assert_close(moved_BT, F.pad(base_BT, (0, pad)), atol=1e-6, rtol=1e-6)  # epsilon is not scaled
-    selected_N = base_BT[mask_BT]
-    assert abs(selected_N.mean()) < 1e-9
-    assert abs(selected_N.square().mean() - 1) < 1e-6
-    kept_BT = whiten(x_BT, mask_BT, shift_mean=False)
-    torch.testing.assert_close(kept_BT[mask_BT], selected_N + x_BT[mask_BT].mean())
-
-
-def test_whiten_carries_no_gradient():
-    assert not whiten(torch.ones(1, 2, requires_grad=True), mask("xx")).requires_grad
+def test_one_number_for_every_token():
+    advantage_B = torch.tensor([2.0, -1.0], requires_grad=True)
+    got_BT = per_token(advantage_B, mask("xx.", ".x."))
+    close(got_BT, [[2, 2, 0], [0, -1, 0]])
+    assert not got_BT.requires_grad
+    turn_BT = torch.tensor([[0, 0, -1], [-1, 0, -1]])
+    assert torch.equal(per_turn(advantage_B.unsqueeze(-1), turn_BT), got_BT)  # a conversation of one turn
+    assert not per_turn(advantage_B.unsqueeze(-1), turn_BT).requires_grad
+    assert not turn_returns(advantage_B.unsqueeze(-1), mask("x", "x")).requires_grad
 
 
 # refusals
@@ -252,13 +218,19 @@ def test_what_is_refused():
         gae(x, y, m)
     with pytest.raises(ShapeError, match="mask_BT must hold booleans"):
         gae(x, x, x)
-    with pytest.raises(ShapeError, match=r"score_B \(2,\), group_B \(3,\)"):
-        leave_one_out(y, torch.zeros(3))
-    with pytest.raises(ShapeError, match="keep_B must hold booleans"):
-        leave_one_out(y, y, y)
-    with pytest.raises(ShapeError, match=r"x_BT \(2,\)"):
-        whiten(y, m)
+    with pytest.raises(ShapeError, match=r"x_BT \(2, 3\), mask_BT \(2, 2\)"):
+        next_selected(x, m[:, :2])
+    with pytest.raises(ShapeError, match=r"advantage_B \(3,\) must hold one for each row of mask_BT \(2, 3\)"):
+        per_token(torch.zeros(3), m)
     with pytest.raises(ShapeError, match="mask_BT must hold booleans"):
-        whiten(x, x)
-    with pytest.raises(ShapeError, match="mask_BT selects no token"):
-        whiten(x, torch.zeros(2, 3).bool())
+        per_token(y, x)
+    with pytest.raises(ShapeError, match=r"reward_BU \(2, 3\), mask_BU \(2, 2\)"):
+        turn_returns(x, m[:, :2])
+    with pytest.raises(ShapeError, match="mask_BU must hold booleans"):
+        turn_returns(x, x)
+    with pytest.raises(ShapeError, match=r"x_BU \(2, 3\) and turn_BT \(1, 3\) must have the same rows"):
+        per_turn(x, torch.zeros(1, 3, dtype=torch.long))
+    with pytest.raises(ShapeError, match=r"turn_BT names turns 0 to 3; x_BU \(2, 3\) has 0 to 2"):
+        per_turn(x, torch.tensor([[0, 3], [1, 1]]))
+    with pytest.raises(ShapeError, match=r"turn_BT names turns -2 to 1"):
+        per_turn(x, torch.tensor([[0, -2], [1, 1]]))

@@ -1,10 +1,6 @@
-"""From rewards to advantages: how much better than expected each token did.
+"""From rewards to what is still to be earned at each token or turn, and how much of it a critic did not expect.
 
-    B sequences   T tokens
-
-Nothing here carries gradient: an advantage is a number that a loss multiplies by. Masks say which tokens of a row the
-policy chose. What they leave out (a prompt in front, padding behind, another speaker's turn between) is not a step: it
-is skipped, its rewards and values are never read, and it gets 0.
+B sequences   T tokens   U turns of a conversation
 """
 
 from __future__ import annotations
@@ -20,12 +16,13 @@ from plaudit.shapes import check_mask, check_rows, check_same_shape
 __all__ = [
     "Advantages",
     "gae",
-    "group_mean",
     "last_token",
-    "leave_one_out",
+    "next_selected",
+    "per_token",
+    "per_turn",
     "reward_to_go",
     "token_rewards",
-    "whiten",
+    "turn_returns",
 ]
 
 
@@ -134,7 +131,7 @@ def gae(
     check_same_shape(reward_BT=reward_BT, value_BT=value_BT, mask_BT=mask_BT)
     check_mask("mask_BT", mask_BT)
     value_BT = value_BT.detach().masked_fill(~mask_BT, 0.0)
-    delta_BT = reward_BT.detach() + discount * _next_selected(value_BT, mask_BT) - value_BT
+    delta_BT = reward_BT.detach() + discount * next_selected(value_BT, mask_BT) - value_BT
     advantage_BT = _discounted_sum(delta_BT, mask_BT, discount * lambda_)
     return Advantages(advantage_BT, advantage_BT + value_BT)
 
@@ -149,102 +146,101 @@ def _discounted_sum(x_BT: Tensor, mask_BT: Tensor, factor: float) -> Tensor:
     return sum_BT.masked_fill(~mask_BT, 0.0)
 
 
-def _next_selected(x_BT: Tensor, mask_BT: Tensor) -> Tensor:
-    """The entry at the next selected position to the right, 0 after the last."""
-    next_BT = torch.zeros_like(x_BT)
-    ahead_B = torch.zeros_like(x_BT[..., 0])
-    for t in reversed(range(x_BT.shape[-1])):
-        next_BT[..., t] = ahead_B
-        ahead_B = torch.where(mask_BT[..., t], x_BT[..., t], ahead_B)
-    return next_BT
+def next_selected(x_BT: Tensor, mask_BT: Tensor) -> Tensor:
+    """What stands at the next selected position of the row: the value of the state that a token leads to.
 
-
-def leave_one_out(score_B: Tensor, group_B: Tensor, keep_B: Tensor | None = None) -> Tensor:
-    """Each answer's score minus the mean of the *other* answers of its group.
-
-        A_i = r_i - (1 / (G - 1)) sum over j in the group, j != i, of r_j
-
-    Kool et al. 2019, https://openreview.net/forum?id=r1lgTGL5DE; Ahmadian et al. 2024 (RLOO), eq. 6,
-    https://arxiv.org/abs/2402.14740. Unbiased, because the baseline does not know the answer itself.
+        y_t = x_u        u the first selected position after t; 0 where there is none
 
     Args:
-        score_B: [B] scores; those that `keep_B` leaves out may be NaN.
-        group_B: [B] which group each answer belongs to, any integers; sizes may differ, order does not matter.
-        keep_B: [B] bool, False for an answer that failed or could not be scored: it is in nobody's baseline.
+        x_BT: [B, T] any values; what is not selected is never read.
+        mask_BT: [B, T] bool.
 
     Returns:
-        [B] advantages without gradient, 0 for answers left out; those of one group add up to 0.
+        [B, T]. Gradient flows into `x_BT` where selected.
 
     Raises:
-        ShapeError: the shapes differ, `keep_B` is not boolean, or a group keeps exactly one answer.
+        ShapeError: the shapes differ, or the mask is not boolean.
     """
-    group = _groups(score_B, group_B, keep_B)
-    return (group.score_B - (group.total_B - group.score_B) / (group.size_B - 1)).masked_fill(~group.keep_B, 0.0)
+    check_same_shape(x_BT=x_BT, mask_BT=mask_BT)
+    check_mask("mask_BT", mask_BT)
+    next_BT = []
+    ahead_B = torch.zeros_like(x_BT[..., 0])
+    for t in reversed(range(x_BT.shape[-1])):
+        next_BT.append(ahead_B)
+        ahead_B = torch.where(mask_BT[..., t], x_BT[..., t], ahead_B)
+    return torch.stack(next_BT[::-1], -1)
 
 
-def group_mean(score_B: Tensor, group_B: Tensor, keep_B: Tensor | None = None) -> Tensor:
-    """Each answer's score minus the mean of its group, itself included.
+def turn_returns(reward_BU: Tensor, mask_BU: Tensor, *, discount: float = 1.0) -> Tensor:
+    """What each turn of a conversation is still to earn, its own reward included.
 
-        A_i = r_i - (1 / G) sum over j in the group of r_j = (G - 1) / G times `leave_one_out`
+        R_k = r_k + discount R_{k+1}        over the turns of a row
 
-    Liu et al. 2025 (Dr. GRPO), https://arxiv.org/abs/2503.20783. Its expected gradient is (G - 1) / G of the true one.
-    Takes, returns and raises what `leave_one_out` does.
-    """
-    group = _groups(score_B, group_B, keep_B)
-    return (group.score_B - group.total_B / group.size_B).masked_fill(~group.keep_B, 0.0)
-
-
-class _Groups(NamedTuple):
-    score_B: Tensor  # 0 where left out
-    keep_B: Tensor
-    total_B: Tensor  # sum over the kept answers of the own group
-    size_B: Tensor  # number of them
-
-
-def _groups(score_B: Tensor, group_B: Tensor, keep_B: Tensor | None) -> _Groups:
-    keep_B = torch.ones_like(group_B, dtype=torch.bool) if keep_B is None else keep_B
-    check_same_shape(score_B=score_B, group_B=group_B, keep_B=keep_B)
-    check_mask("keep_B", keep_B)
-    name_P, index_B = group_B.unique(return_inverse=True)
-    kept_B = score_B.detach().masked_fill(~keep_B, 0.0)
-    total_P = kept_B.new_zeros(len(name_P)).index_add(0, index_B, kept_B)
-    size_P = kept_B.new_zeros(len(name_P)).index_add(0, index_B, keep_B.to(kept_B.dtype))
-    alone = name_P[size_P == 1].tolist()
-    if alone:
-        raise ShapeError(
-            f"a baseline from the group needs 2 or more scored answers in each; groups {alone} of group_B keep 1: "
-            "sample more, or leave these answers out (keep_B False)"
-        )
-    return _Groups(kept_B, keep_B, total_P[index_B], size_P[index_B])
-
-
-def whiten(x_BT: Tensor, mask_BT: Tensor, *, shift_mean: bool = True, epsilon: float = 1e-8) -> Tensor:
-    """Give the selected entries standard deviation 1, and mean 0 unless told to keep it.
-
-        w = (x - mean) / sqrt(variance + epsilon)      (+ mean if not shift_mean)
-
-    Mean and variance go over all selected entries together; the variance is that of the population (divided by n, not
-    n - 1). `shift_mean` takes the mean away, as in Ziegler et al. 2019's code (`utils/core.py`,
-    https://github.com/openai/lm-human-preferences). Whitening is biased: the factor depends on the batch.
+    The policy's turns are the actions here, whole answers: a turn that is a question of somebody else is none, and
+    takes no discount. `per_turn` gives each token the return of its turn. Within a turn nothing is discounted, so that
+    for one turn this is the reward itself.
 
     Args:
-        x_BT: [B, T] advantages (shift the mean) or rewards (keep it).
-        mask_BT: [B, T] bool, over the whole batch that is to be whitened, not over a micro-batch.
-        shift_mean: take the mean away; False puts it back after scaling.
-        epsilon: added to the variance, so that equal entries give 0 (or their mean) and not NaN.
+        reward_BU: [B, U] one reward for each turn of each conversation.
+        mask_BU: [B, U] bool, False behind the last turn of a shorter conversation.
+        discount: weight of the reward one turn later (gamma).
+
+    Returns:
+        [B, U] returns without gradient, 0 where not selected.
+
+    Raises:
+        ShapeError: the shapes differ, or the mask is not boolean.
+    """
+    check_same_shape(reward_BU=reward_BU, mask_BU=mask_BU)
+    check_mask("mask_BU", mask_BU)
+    return _discounted_sum(reward_BU.detach(), mask_BU, discount)
+
+
+def per_turn(x_BU: Tensor, turn_BT: Tensor) -> Tensor:
+    """Give every token the number of its turn.
+
+        y_bt = x_b,turn_bt
+
+    Args:
+        x_BU: [B, U] one number for each turn, such as a return less a baseline.
+        turn_BT: [B, T] int64, which turn of the policy each token belongs to, counted from 0; -1 for tokens that the
+            policy did not choose.
+
+    Returns:
+        [B, T] without gradient, 0 at -1.
+
+    Raises:
+        ShapeError: the rows differ in number, or a token names a turn that is not there.
+    """
+    turns = x_BU.shape[-1]
+    if x_BU.shape[:-1] != turn_BT.shape[:-1]:
+        raise ShapeError(f"x_BU {tuple(x_BU.shape)} and turn_BT {tuple(turn_BT.shape)} must have the same rows")
+    if turn_BT.numel() and not -1 <= int(turn_BT.min()) <= int(turn_BT.max()) < turns:
+        raise ShapeError(
+            f"turn_BT names turns {int(turn_BT.min())} to {int(turn_BT.max())}; x_BU {tuple(x_BU.shape)} has 0 to "
+            f"{turns - 1}, and -1 stands for tokens of nobody's turn"
+        )
+    return x_BU.detach().gather(-1, turn_BT.clamp(min=0)).masked_fill(turn_BT < 0, 0.0)
+
+
+def per_token(advantage_B: Tensor, mask_BT: Tensor) -> Tensor:
+    """Give every token of an answer the answer's advantage.
+
+        A_bt = A_b on the selected tokens
+
+    Args:
+        advantage_B: [B] one advantage per answer.
+        mask_BT: [B, T] bool, the tokens of the answer.
 
     Returns:
         [B, T] without gradient, 0 where not selected.
 
     Raises:
-        ShapeError: the shapes differ, the mask is not boolean or selects nothing.
+        ShapeError: there is not one advantage for each row of the mask, or the mask is not boolean.
     """
-    check_same_shape(x_BT=x_BT, mask_BT=mask_BT)
     check_mask("mask_BT", mask_BT)
-    if not mask_BT.any():
-        raise ShapeError("mask_BT selects no token: there is nothing to whiten")
-    x_BT = x_BT.detach()
-    selected_N = x_BT[mask_BT]
-    mean = selected_N.mean()
-    white_BT = (x_BT - mean) / (selected_N.var(correction=0) + epsilon).sqrt()
-    return (white_BT if shift_mean else white_BT + mean).masked_fill(~mask_BT, 0.0)
+    if advantage_B.shape != mask_BT.shape[:-1]:
+        raise ShapeError(
+            f"advantage_B {tuple(advantage_B.shape)} must hold one for each row of mask_BT {tuple(mask_BT.shape)}"
+        )
+    return advantage_B.detach().unsqueeze(-1).expand(mask_BT.shape).masked_fill(~mask_BT, 0.0)
