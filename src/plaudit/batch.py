@@ -235,7 +235,9 @@ def _cut(batch: Batch, rows: Sequence[int], prompts: Sequence[int], longest: int
             case "P":
                 cut[field.name] = value[list(prompts)]
             case other:
-                raise ShapeError(f"{field.name}: no rule to select along {other!r}; end the name in _BT, _BTV, _B or _P")
+                raise ShapeError(
+                    f"{field.name}: no rule to select along {other!r}; end the name in _BT, _BTV, _B or _P"
+                )
     return cut
 
 

@@ -66,8 +66,8 @@ from plaudit.summary import summarise
 from plaudit.text import Words
 from plaudit.training.learner import ModelLearner, Part
 from plaudit.training.policy_stage import PolicyStage, train_policy
-from plaudit.training.rollouts import Reference
 from plaudit.training.reward_stage import train_reward
+from plaudit.training.rollouts import Reference
 from plaudit.training.text_stages import (
     TokenText,
     demonstration_tokens,

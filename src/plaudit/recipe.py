@@ -15,7 +15,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import UnionType
-from typing import Annotated, Any, Literal, NamedTuple, Self, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, Self, Union, get_args, get_origin
 
 import yaml
 from pydantic import Field, ValidationError, ValidationInfo, model_validator
@@ -23,7 +23,7 @@ from pydantic import Field, ValidationError, ValidationInfo, model_validator
 from plaudit.errors import RecipeError
 from plaudit.scoring import KINDS, Scoring
 from plaudit.section import Section
-from plaudit.tuning import Contradiction, Kl, Optimiser, Policy, Sampling, parts_of, within_policy
+from plaudit.tuning import Contradiction, Kl, Optimiser, Policy, Sampling, within_policy
 
 __all__ = [
     "Adapter",

@@ -187,8 +187,8 @@ class Policy(Section):
     truncate: float = Field(default=2.0, ge=1)
     """Largest importance weight of the objective `weighted`."""
     reduction: Reduction | None = None
-    """Every token weighs the same in the round (`tokens`), every answer (`answers`), or sums over answers are divided by
-    a `constant`, the longest answer there may be, which alone is unbiased."""
+    """Every token weighs the same (`tokens`), every answer does (`answers`), or sums over answers are divided by a
+    `constant`, the longest answer there may be, which alone is unbiased."""
     discount: float = Field(default=1.0, gt=0, le=1)
     """Weight of the reward one token later (gamma)."""
     lambda_: float = Field(default=0.95, ge=0, le=1)
@@ -200,7 +200,7 @@ class Policy(Section):
     value_clip: float | None = Field(default=None, gt=0)
     """How far a guess of the critic may move from its old one in a round, in units of reward."""
     pretraining: float | None = Field(default=None, ge=0)
-    """Weight of the log-likelihood of data.documents, per token (gamma of PPO-ptx); nothing: as the algorithm has it."""
+    """Weight of the log-likelihood of data.documents per token (gamma of PPO-ptx); nothing: the algorithm's."""
     supervised: float = Field(default=0.0, ge=0)
     """Weight of the log-likelihood of the demonstrations' answers, per token."""
     cut_reward: float | None = None
@@ -295,7 +295,7 @@ def _of_parts(policy: Policy, parts: Parts) -> Iterator[Contradiction]:
     answers = policy.prompts_per_round * policy.answers_per_prompt
     if parts.groups and policy.answers_per_prompt < 2:
         yield Contradiction(
-            f"policy.answers_per_prompt must be 2 or more for {policy.algorithm}, which compares the answers to a prompt",
+            f"policy.answers_per_prompt must be 2 or more for {policy.algorithm}, which compares answers",
             ("policy.answers_per_prompt", "policy.algorithm", "policy.baseline", "policy.normalise"),
         )
     again = policy.epochs > 1 or (policy.minibatch or answers) < answers
@@ -307,18 +307,18 @@ def _of_parts(policy: Policy, parts: Parts) -> Iterator[Contradiction]:
         )
     if parts.objective == "sequence" and (parts.to_go or parts.baseline == "value" or parts.normalise == "batch"):
         yield Contradiction(
-            "policy.objective sequence moves answers as wholes, and to_go, a critic and normalise batch tell their tokens "
-            "apart: leave these out",
+            "policy.objective sequence moves answers as wholes, but to_go, a critic and normalise batch tell their "
+            "tokens apart: leave these out",
             ("policy.objective", "policy.algorithm", "policy.to_go", "policy.baseline", "policy.normalise"),
         )
     if parts.objective == "sequence" and parts.reduction != "answers":
         yield Contradiction(
-            f"policy.objective sequence has one loss for each answer: set policy.reduction to answers, found {parts.reduction}",
+            "policy.objective sequence has one loss for each answer: set policy.reduction to answers",
             ("policy.objective", "policy.algorithm", "policy.reduction"),
         )
     if policy.dual_clip is not None and policy.dual_clip <= 1 + (parts.clip_high or parts.clip):
         yield Contradiction(
-            f"policy.dual_clip {policy.dual_clip:g} must be above 1 + clip_high = {1 + (parts.clip_high or parts.clip):g}",
+            f"policy.dual_clip {policy.dual_clip:g} must be above 1 + the upper clip {parts.clip_high or parts.clip}",
             ("policy.dual_clip", "policy.clip", "policy.clip_high"),
         )
     if policy.algorithm == "ppo-ptx" and policy.pretraining == 0:

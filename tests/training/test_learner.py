@@ -21,11 +21,10 @@ from plaudit.training.objectives import (
     JudgedBatch,
     JudgementLoss,
     LanguageLoss,
-    PolicyBatch,
-    PolicyLoss,
     Said,
     TextBatch,
 )
+from plaudit.training.policy_loss import PolicyBatch, PolicyLoss
 
 CPU = Machine(device=torch.device("cpu"), bf16=False)
 WIDE = Optimiser(learning_rate=1e-3, warmup=0, decay="constant", clip_norm=1e9)
@@ -81,7 +80,23 @@ def batch_of(kind: str, order: list[tuple[int, list[int]]]) -> Any:
         torch.nn.utils.rnn.pad_sequence([numbers(p, k, len(ANSWERS[p][k]), s) for p, k in rows], batch_first=True)
         for s in (1, 2, 3)
     )
-    return PolicyBatch(tree=tree, old_logp_BT=0.1 * old - 3.5, advantage_BT=advantage, return_BT=returned)
+    return PolicyBatch(
+        tree=tree,
+        old_logp_BT=0.1 * old - 3.5,
+        ref_logp_BT=0.1 * returned - 3.5,
+        advantage_BT=advantage,
+        return_BT=returned,
+        value_BT=advantage,
+    )
+
+
+POLICY_LOSSES = {
+    "policy": PolicyLoss(value_weight=0.5, entropy=0.01),
+    "policy-answers": PolicyLoss(objective="sequence", reduction="answers", beta=0.1, estimator="k3", clip=0.05),
+    "policy-constant": PolicyLoss(
+        objective="weighted", reduction="constant", longest=9, beta=0.1, value_weight=0.5, value_clip=0.1, entropy=0.01
+    ),
+}
 
 
 def network_of(kind: str, family: str) -> tuple[Network, Any]:
@@ -89,9 +104,9 @@ def network_of(kind: str, family: str) -> tuple[Network, Any]:
         network = RewardNetwork(tiny_model(family, reward=True))
         network.scales = Scales(0.2, [3, 2, 1])
         return network, JudgementLoss(centring=0.1, apart=True)
-    if kind == "policy":
+    if kind in POLICY_LOSSES:
         critic = Critic(new_head(32, bias=True, seed=0), body_of(tiny_model(family, seed=1)))
-        return LanguageNetwork(tiny_model(family), critic), PolicyLoss(clip=0.2, value_weight=0.5, entropy=0.01)
+        return LanguageNetwork(tiny_model(family), critic), POLICY_LOSSES[kind]
     return LanguageNetwork(tiny_model(family)), LanguageLoss()
 
 
@@ -100,7 +115,7 @@ TURNED = [(p, ks[::-1]) for p, ks in IN_ORDER[::-1]]
 
 
 @pytest.mark.parametrize("family", ["llama", "gpt2", "bloom"])
-@pytest.mark.parametrize("kind", ["language", "judgement", "policy"])
+@pytest.mark.parametrize("kind", ["language", "judgement", *POLICY_LOSSES])
 def test_padding_order_and_split_change_nothing(kind, family):
     """Log-probabilities, losses and gradients (relative to their norm) to 1e-5 in fp32, on both roads.
 

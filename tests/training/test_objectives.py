@@ -14,11 +14,10 @@ from plaudit.training.objectives import (
     JudgedBatch,
     JudgementLoss,
     LanguageLoss,
-    PolicyBatch,
-    PolicyLoss,
     Said,
     TextBatch,
 )
+from plaudit.training.policy_loss import PolicyBatch, PolicyLoss
 
 TREE = pack([((1, 2), [(3, 4, 5), (6,)]), ((7,), [(8, 9)])])
 MASK_BT = TREE.mask_BT()
@@ -181,8 +180,10 @@ def policy_batch(old_logp_BT, advantage_BT, return_BT=None):
     return PolicyBatch(
         tree=TREE,
         old_logp_BT=old_logp_BT,
+        ref_logp_BT=torch.zeros_like(old_logp_BT),
         advantage_BT=advantage_BT,
         return_BT=torch.zeros_like(old_logp_BT) if return_BT is None else return_BT,
+        value_BT=torch.zeros_like(old_logp_BT),
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 import statistics
@@ -21,9 +22,12 @@ from plaudit.sampling import ModelSampler
 from plaudit.scorers import FunctionScorer, Scores
 from plaudit.testing.tiny import tiny_model, tiny_tokenizer
 from plaudit.text import Words
+from plaudit.training.algorithms import estimated, kept, loss_of
 from plaudit.training.learner import ModelLearner
 from plaudit.training.objectives import TextBatch
-from plaudit.training.policy_stage import Reference, Rollout, algorithm_of, train_policy
+from plaudit.training.policy_stage import PolicyStage, train_policy
+from plaudit.training.rollouts import Reference, Rollout
+from plaudit.tuning import PARTS, parts_of
 
 CPU = Machine(device=torch.device("cpu"), bf16=False)
 WORDS = Words(tiny_tokenizer(), Text(), context=64)
@@ -53,7 +57,7 @@ class Stage:
         self.recipe = Recipe.model_validate({"world": {}, "seed": seed, "save_every": save_every})
         model = adapted(tiny_model(), adapter, seed=1)
         critic = None
-        if settings.algorithm == "ppo":
+        if parts_of(settings).baseline == "value":
             head = new_head(32, bias=True, seed=0)
             critic = Critic(head, None if settings.critic == "shared" else body_of(tiny_model(seed=1)))
         temperature = settings.sampling.temperature
@@ -65,17 +69,17 @@ class Stage:
     def go(self):
         run = Run(self.folder, self.recipe)
         try:
-            train_policy(
-                run,
-                self.learner,
-                self.reference,
-                ModelSampler(self.network.model, WORDS, CPU),
-                self.scorer,
-                WORDS,
-                self.prompts,
-                self.settings,
-                self.recipe,
+            stage = PolicyStage(
+                learner=self.learner,
+                reference=self.reference,
+                sampler=ModelSampler(self.network.model, WORDS, CPU),
+                scorer=self.scorer,
+                words=WORDS,
+                prompts=self.prompts,
+                settings=self.settings,
+                seed=self.recipe.seed,
             )
+            train_policy(run, stage, self.recipe)
         finally:
             run.close()
         return self
@@ -103,9 +107,17 @@ class Stage:
         {"algorithm": "ppo"},
         {"algorithm": "ppo", "critic": "shared"},
         {"algorithm": "ppo", "epochs": 2, "minibatch": 16},
-        {"algorithm": "rloo"},
+        *({"algorithm": name} for name in PARTS if name not in ("ppo", "ppo-ptx")),
+        {"algorithm": "ppo-ptx", "pretraining": 0.1},
+        {"algorithm": "rloo", "objective": "weighted", "epochs": 2, "minibatch": 16},
+        {"algorithm": "dr-grpo", "kl": Kl(beta=0.01, estimator="full")},
+        *(
+            {"algorithm": "reinforce", "baseline": name}
+            for name in ("constant", "running", "prompt", "greedy", "fresh")
+        ),
+        {"algorithm": "rloo", "curriculum": True},
     ],
-    ids=["ppo", "ppo-shared", "ppo-minibatches", "rloo"],
+    ids=lambda changes: "-".join(str(value) for value in changes.values() if isinstance(value, str)),
 )
 def test_it_learns_what_is_rewarded(tmp_path, changes):
     steps = 10 if changes.get("epochs") else 14
@@ -305,18 +317,28 @@ def test_the_reference_of_an_adapter_is_the_model_without_it():
 
 
 TREE = pack([((1,), [(3, 4, 5), (6,)]), ((1,), [(7, 2), (8, 2)])])
+KL_BT = torch.tensor([[0.5, 0.0, -0.5], [2.0, 0.0, 0.0], [1.0, 1.0, 0.0], [0.0, -1.0, 0.0]])
 ROLLOUT = Rollout(
     tree=TREE,
     score_B=torch.tensor([1.0, 3.0, -1.0, 0.0]),
-    kl_BT=torch.tensor([[0.5, 0.0, -0.5], [2.0, 0.0, 0.0], [1.0, 1.0, 0.0], [0.0, -1.0, 0.0]]),
+    keep_B=torch.ones(4, dtype=torch.bool),
+    old_logp_BT=KL_BT - 3.0,
+    ref_logp_BT=torch.full_like(KL_BT, -3.0),
     value_BT=torch.tensor([[0.1, 0.2, 0.3], [1.0, 0.0, 0.0], [0.0, 0.5, 0.0], [0.2, 0.1, 0.0]]),
+    baseline_B=torch.tensor([0.5, 0.5, -2.0, -2.0]),
 )
+WHOLE = [1.0, 2.8, -1.2, 0.1]
+"""Each answer's score less 0.1 a nat of its KL."""
+
+
+def advantages(rollout=ROLLOUT, *, running=0.0, **changes):
+    settings = settings_of(**changes)
+    return estimated(rollout, settings, parts_of(settings), beta=0.1, running=running)
 
 
 def test_ppo_by_hand():
     """lambda 0: a token's advantage is its own surprise; KL costs 0.1 a nat at its token, the score is at the end."""
-    settings = settings_of(algorithm="ppo", lambda_=0.0, whiten=False)
-    found = algorithm_of(settings).advantage(ROLLOUT, 0.1)
+    found = advantages(algorithm="ppo", lambda_=0.0, normalise="no")
     expected = [
         [-0.05 + 0.2 - 0.1, 0.0 + 0.3 - 0.2, 1 + 0.05 - 0.3],
         [3 - 0.2 - 1.0, 0.0, 0.0],
@@ -326,22 +348,84 @@ def test_ppo_by_hand():
     torch.testing.assert_close(found.advantage_BT, torch.tensor(expected))
     mask_BT = TREE.mask_BT()
     torch.testing.assert_close(found.return_BT[mask_BT], (torch.tensor(expected) + ROLLOUT.value_BT)[mask_BT])
-    white = algorithm_of(settings_of(algorithm="ppo", lambda_=0.0, whiten=True)).advantage(ROLLOUT, 0.1)
+    white = advantages(algorithm="ppo", lambda_=0.0)
     values = white.advantage_BT[mask_BT]
     assert float(values.mean()) == pytest.approx(0, abs=1e-6)
     assert float(values.var(correction=0)) == pytest.approx(1, abs=1e-4)
     torch.testing.assert_close(white.return_BT, found.return_BT)  # returns stay in units of reward
 
 
-def test_rloo_by_hand():
-    """Reward less 0.1 a nat of the whole answer: 1, 2.8 | -1.2, 0.1; each against the other."""
-    found = algorithm_of(settings_of(algorithm="rloo", whiten=False)).advantage(ROLLOUT, 0.1)
-    expected = [[-1.8, -1.8, -1.8], [1.8, 0.0, 0.0], [-1.3, -1.3, 0.0], [1.3, 1.3, 0.0]]
-    torch.testing.assert_close(found.advantage_BT, torch.tensor(expected))
-    assert algorithm_of(settings_of(algorithm="rloo")).loss.value_weight is None
+@pytest.mark.parametrize(
+    ("changes", "baseline"),
+    [
+        ({"baseline": "none"}, [0, 0, 0, 0]),
+        ({"baseline": "constant", "constant": 0.7}, [0.7, 0.7, 0.7, 0.7]),
+        ({"baseline": "running"}, [0.25, 0.25, 0.25, 0.25]),
+        ({"baseline": "batch"}, [0.675, 0.675, 0.675, 0.675]),
+        ({"baseline": "prompt"}, [0.5, 0.5, -2, -2]),
+        ({"baseline": "greedy"}, [0.5, 0.5, -2, -2]),
+        ({"baseline": "fresh"}, [0.5, 0.5, -2, -2]),
+        ({"baseline": "leave-one-out"}, [2.8, 1.0, 0.1, -1.2]),
+        ({"baseline": "group"}, [1.9, 1.9, -0.55, -0.55]),
+    ],
+    ids=lambda value: value.get("baseline") if isinstance(value, dict) else "",
+)
+def test_baselines_by_hand(changes, baseline):
+    whole = advantages(algorithm="reinforce", to_go=False, running=0.25, **changes).advantage_BT
+    expected_B = torch.tensor(WHOLE) - torch.tensor(baseline, dtype=torch.float)
+    torch.testing.assert_close(whole, expected_B[:, None].expand(4, 3).masked_fill(~TREE.mask_BT(), 0.0))
+    # from each token on: what the tokens before it have cost is no longer counted
+    to_go = advantages(algorithm="reinforce", running=0.25, **changes).advantage_BT
+    spent_BT = -0.1 * torch.cat([torch.zeros(4, 1), KL_BT.cumsum(1)[:, :-1]], 1)
+    torch.testing.assert_close(to_go, (expected_B[:, None] - spent_BT).masked_fill(~TREE.mask_BT(), 0.0))
+
+
+def test_named_algorithms_by_hand():
+    mask_BT = TREE.mask_BT()
+
+    def spread(values):
+        return torch.tensor(values)[:, None].expand(4, 3).masked_fill(~mask_BT, 0.0)
+
+    torch.testing.assert_close(advantages(algorithm="rloo").advantage_BT, spread([-1.8, 1.8, -1.3, 1.3]))
+    # KL is in their loss: the scores alone, 1 and 3, -1 and 0
+    torch.testing.assert_close(advantages(algorithm="dr-grpo").advantage_BT, spread([-1.0, 1.0, -0.5, 0.5]))
+    half = 0.5**0.5  # over the standard deviations sqrt(2) and sqrt(0.5)
+    torch.testing.assert_close(advantages(algorithm="grpo").advantage_BT, spread([-half, half, -half, half]))
+    white_BT = advantages(algorithm="reinforce++").advantage_BT
+    assert float(white_BT[mask_BT].mean()) == pytest.approx(0, abs=1e-6)
+
+
+def test_what_is_left_out_is_in_nobodys_baseline():
+    keep_B = torch.tensor([True, True, True, False])
+    rollout = dataclasses.replace(ROLLOUT, keep_B=keep_B)
+    settings = settings_of(algorithm="rloo")
+    left = kept(rollout, parts_of(settings))
+    assert left.keep_B.tolist() == [True, True, False, False]  # the third has nobody to be compared with
+    found = estimated(left, settings, parts_of(settings), beta=0.1)
+    assert found.advantage_BT[:, 0].tolist() == pytest.approx([-1.8, 1.8, 0.0, 0.0])
+    flat = dataclasses.replace(ROLLOUT, score_B=torch.tensor([1.0, 1.0, -1.0, 0.0]))
+    assert kept(flat, PARTS["dapo"]).keep_B.tolist() == [False, False, True, True]
+    assert kept(flat, PARTS["grpo"]).keep_B.all()
 
 
 def test_a_shared_critic_weighs_less():
-    separate, shared = (settings_of(critic=critic, value_weight=0.3) for critic in ("separate", "shared"))
-    assert algorithm_of(separate).loss.value_weight == 1.0
-    assert algorithm_of(shared).loss.value_weight == 0.3
+    def weight(**changes):
+        settings = settings_of(value_weight=0.3, **changes)
+        return loss_of(settings, parts_of(settings), beta=0.1, entropy=0.0).value_weight
+
+    assert weight(critic="separate") == 1.0
+    assert weight(critic="shared") == 0.3
+    assert weight(algorithm="rloo") is None
+
+
+@pytest.mark.parametrize("name", PARTS)
+def test_kl_stands_in_one_place(name):
+    settings = settings_of(algorithm=name, normalise="no")
+    beta = loss_of(settings, parts_of(settings), beta=0.1, entropy=0.0).beta
+    costs = bool(
+        (
+            estimated(ROLLOUT, settings, parts_of(settings), beta=0.1).advantage_BT
+            != estimated(ROLLOUT, settings, parts_of(settings), beta=0.0).advantage_BT
+        ).any()
+    )
+    assert (beta > 0) is not costs

@@ -1,17 +1,22 @@
 """The policy-gradient algorithms, each a choice of parts: which advantage, which loss.
 
-| name | where from | what it is here |
-|---|---|---|
-| `reinforce` | Williams 1992, https://doi.org/10.1007/BF00992696 | return from each token on, any baseline that does not know the answer |
-| `a2c` | Mnih et al. 2016, https://arxiv.org/abs/1602.01783 | GAE on a critic, each answer used once; here with one worker |
-| `ppo` | Schulman et al. 2017, https://arxiv.org/abs/1707.06347; for language Ziegler et al. 2019, https://arxiv.org/abs/1909.08593 | KL cost per token in the reward, GAE on a critic, whitened, clipped ratio |
-| `ppo-ptx` | Ouyang et al. 2022, https://arxiv.org/abs/2203.02155 | the same, not whitened, with log-likelihood of pretraining text |
-| `rloo` | Kool et al. 2019, https://openreview.net/forum?id=r1lgTGL5DE; Ahmadian et al. 2024, https://arxiv.org/abs/2402.14740 | KL of the whole answer in its reward, mean of the other answers taken off |
-| `grpo` | Shao et al. 2024, https://arxiv.org/abs/2402.03300 | group mean and standard deviation, every answer the same weight, k3 in the loss |
-| `dr-grpo` | Liu et al. 2025, https://arxiv.org/abs/2503.20783 | the same without the two divisions that bias it |
-| `dapo` | Yu et al. 2025, https://arxiv.org/abs/2503.14476 | the same with every token the same weight, a higher upper clip, groups without variance left out; KL as the recipe says |
-| `gspo` | Zheng et al. 2025, https://arxiv.org/abs/2507.18071 | `grpo` with one ratio for each answer |
-| `reinforce++` | Hu 2025, https://arxiv.org/abs/2501.03262 | KL cost per token in the reward, return from each token on, whitened over the round, clipped ratio |
+* `reinforce`: return from each token on, less any baseline that does not know the answer.
+  Williams 1992, https://doi.org/10.1007/BF00992696.
+* `a2c`: GAE on a critic, each answer used once, by one worker. Mnih et al. 2016, https://arxiv.org/abs/1602.01783.
+* `ppo`: KL cost per token in the reward, GAE on a critic, whitened, clipped ratio. Schulman et al. 2017,
+  https://arxiv.org/abs/1707.06347; for language, Ziegler et al. 2019, https://arxiv.org/abs/1909.08593.
+* `ppo-ptx`: the same, not whitened (which would scale the new term), with the log-likelihood of pretraining text.
+  Ouyang et al. 2022, https://arxiv.org/abs/2203.02155.
+* `rloo`: KL of the whole answer in its reward, less the mean of the other answers. Kool et al. 2019,
+  https://openreview.net/forum?id=r1lgTGL5DE; Ahmadian et al. 2024, https://arxiv.org/abs/2402.14740.
+* `grpo`: less the group's mean, over its standard deviation, every answer of the same weight, k3 in the loss.
+  Shao et al. 2024, https://arxiv.org/abs/2402.03300.
+* `dr-grpo`: the same without the two divisions that bias it. Liu et al. 2025, https://arxiv.org/abs/2503.20783.
+* `dapo`: `grpo` with every token of the same weight, a higher upper clip, groups without variance left out; its authors
+  leave KL out too (`kl.beta: 0`). Yu et al. 2025, https://arxiv.org/abs/2503.14476.
+* `gspo`: `grpo` with one ratio for each answer. Zheng et al. 2025, https://arxiv.org/abs/2507.18071.
+* `reinforce++`: KL cost per token in the reward, return from each token on, whitened over the round, clipped ratio.
+  Hu 2025, https://arxiv.org/abs/2501.03262.
 
 `plaudit.tuning.PARTS` holds the choices, and a recipe may set each part by itself.
 
@@ -153,7 +158,7 @@ def loss_of(policy: Policy, parts: Parts, *, beta: float, entropy: float) -> Pol
     return PolicyLoss(
         objective=parts.objective,
         clip=parts.clip,
-        clip_high=parts.clip_high or parts.clip,
+        clip_high=parts.clip_high,
         dual_clip=policy.dual_clip,
         truncate=policy.truncate,
         reduction=parts.reduction,

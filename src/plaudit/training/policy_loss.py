@@ -12,7 +12,7 @@ from torch import Tensor
 
 from plaudit.batch import LossSum, Needs, Outputs, TokenTree
 from plaudit.kl import full_kl, k3
-from plaudit.losses.divergence import token_kl_loss
+from plaudit.losses.divergence import KlEstimator, token_kl_loss
 from plaudit.losses.policy import (
     Surrogate,
     clipped_surrogate,
@@ -27,6 +27,8 @@ from plaudit.losses.value import clipped_value_loss, value_loss
 from plaudit.tuning import Estimator, Objective, Reduction
 
 __all__ = ["PolicyBatch", "PolicyLoss"]
+
+_IN_LOSS: dict[str, KlEstimator] = {"k2": "k2", "k3": "k3", "ratio-k3": "ratio_k3"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,13 +57,13 @@ class PolicyLoss:
     On the first minibatch after sampling every ratio is 1 and the surrogate's gradient is REINFORCE's.
     """
 
-    objective: Objective
-    clip: float
-    """The ratio of new to old probability is held above 1 - clip."""
-    clip_high: float
-    """And below 1 + clip_high."""
-    reduction: Reduction
-    longest: int
+    objective: Objective = "clip"
+    clip: float = 0.2
+    """The ratio of new to old probability is held inside [1 - clip, 1 + clip]."""
+    clip_high: float | None = None
+    """And inside [1 - clip, 1 + clip_high] where this is set."""
+    reduction: Reduction = "tokens"
+    longest: int = 1
     """Tokens of the longest answer there may be; divides the sums over answers where the reduction is `constant`."""
     dual_clip: float | None = None
     truncate: float = 2.0
@@ -104,26 +106,25 @@ class PolicyLoss:
             total = total + self.beta * self._reduced(cost_BT, mask_BT).total
             metrics["kl_loss"] = mean(cost_BT)
         if self.value_weight is not None:
-            value = token_portion(self._value_loss(outputs.value_BT, batch), mask_BT)
-            # the critic's mean is over tokens, whatever the policy's is
-            total = total + self.value_weight * value.total * (policy.denominator / value.denominator)
-            metrics["value_loss"] = (value.total.detach(), value.denominator)
+            value_BT = self._value_loss(outputs.value_BT, batch)
+            total = total + self.value_weight * self._reduced(value_BT, mask_BT).total
+            metrics["value_loss"] = mean(value_BT)
         return LossSum(total, policy.denominator, metrics)
 
     def _surrogate(self, logp_BT: Tensor, batch: PolicyBatch) -> Surrogate:
         old_BT, advantage_BT = batch.old_logp_BT, batch.advantage_BT
+        low, high = self.clip, self.clip_high or self.clip
         match self.objective:
-            case "clip" if self.dual_clip is None:
-                return clipped_surrogate(logp_BT, old_BT, advantage_BT, low=self.clip, high=self.clip_high)
             case "clip":
-                return dual_clipped_surrogate(
-                    logp_BT, old_BT, advantage_BT, low=self.clip, high=self.clip_high, bound=self.dual_clip
-                )
+                bound = self.dual_clip
+                if bound is None:
+                    return clipped_surrogate(logp_BT, old_BT, advantage_BT, low=low, high=high)
+                return dual_clipped_surrogate(logp_BT, old_BT, advantage_BT, low=low, high=high, bound=bound)
             case "sequence":
                 mask_BT = batch.tree.mask_BT()
                 # every token of an answer has its advantage, so the first one's will do
                 found = sequence_clipped_surrogate(
-                    logp_BT, old_BT, advantage_BT[:, 0], mask_BT, low=self.clip, high=self.clip_high
+                    logp_BT, old_BT, advantage_BT[:, 0], mask_BT, low=low, high=high
                 )
                 return Surrogate(*(x_B[:, None].expand(mask_BT.shape) for x_B in found))
         weight_BT = token_weights(logp_BT, old_BT, truncate=self.truncate)
@@ -146,8 +147,9 @@ class PolicyLoss:
             assert batch.ref_logp_BTV is not None, "the batch lacks the reference's distribution"
             return full_kl(outputs.distribution_BTV, batch.ref_logp_BTV)
         from_BT = batch.ref_logp_BT if self.against == "reference" else batch.old_logp_BT
-        estimator = "ratio_k3" if self.estimator == "ratio-k3" else self.estimator
-        return token_kl_loss(outputs.logp_BT, from_BT, estimator=estimator, old_logp_BT=batch.old_logp_BT)
+        return token_kl_loss(
+            outputs.logp_BT, from_BT, estimator=_IN_LOSS[self.estimator], old_logp_BT=batch.old_logp_BT
+        )
 
     def _value_loss(self, value_BT: Tensor, batch: PolicyBatch) -> Tensor:
         if self.value_clip is None:

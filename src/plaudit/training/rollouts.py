@@ -1,4 +1,4 @@
-"""A round's answers with all that is known of them: rewards, log-probabilities, values, and what they are compared with.
+"""A round's answers with all that is known of them: rewards, log-probabilities, values, baselines.
 
 Shape letters:  B answers   T tokens   P prompts
 """
@@ -153,9 +153,7 @@ def greedy_scores(
 ) -> list[float]:
     """[P] the score of the likeliest answer to each prompt, token by token (self-critical)."""
     greedy = settings.model_copy(update={"sampling": settings.sampling.model_copy(update={"temperature": 0.0})})
-    return rewarded(
-        scorer, sampled(sampler, words, prompts, greedy, 0, answers=1), settings.cut_reward
-    ).values
+    return rewarded(scorer, sampled(sampler, words, prompts, greedy, 0, answers=1), settings.cut_reward).values
 
 
 def rolled_out(
