@@ -8,6 +8,9 @@
 | `pointwise` | thumbs, ratings, grades; the centring penalty |
 | `policy` | REINFORCE, importance weights, the surrogates of TRPO, PPO (also with two clips) and GSPO, entropy |
 | `divergence` | the KL from the reference as a term of a loss, per token or per answer |
+| `preference` | DPO, IPO, KTO: a policy straight from comparisons or thumbs |
+| `soft` | discrete soft actor-critic over the vocabulary: values, targets, losses |
+| `trust_region` | the natural gradient: conjugate gradients, step size, line search |
 | `value` | a critic's squared error, with or without a clip; explained variance |
 | `reduction` | masked sums with their denominators |
 """
@@ -40,6 +43,7 @@ from plaudit.losses.policy import (
     token_weights,
     weighted_reinforce_loss,
 )
+from plaudit.losses.preference import dpo_loss, implicit_reward, ipo_loss, kto_loss, kto_reference
 from plaudit.losses.reduction import (
     Portion,
     constant_portion,
@@ -49,11 +53,15 @@ from plaudit.losses.reduction import (
     token_count,
     token_portion,
 )
+from plaudit.losses.soft import q_loss, soft_policy, soft_policy_loss, soft_target, soft_value, twin_minimum
+from plaudit.losses.trust_region import LineSearch, Measured, conjugate_gradient, line_search, step_size
 from plaudit.losses.value import ClippedValue, clipped_value_loss, explained_variance, value_loss
 
 __all__ = [
     "ClippedValue",
     "KlEstimator",
+    "LineSearch",
+    "Measured",
     "PairIndex",
     "Portion",
     "SequenceSurrogate",
@@ -63,12 +71,19 @@ __all__ = [
     "choice_loss",
     "clipped_surrogate",
     "clipped_value_loss",
+    "conjugate_gradient",
     "constant_portion",
     "cuts_of",
     "davidson_loss",
+    "dpo_loss",
     "dual_clipped_surrogate",
     "entropy",
     "explained_variance",
+    "implicit_reward",
+    "ipo_loss",
+    "kto_loss",
+    "kto_reference",
+    "line_search",
     "masked_sum",
     "mean_of",
     "negative_log_likelihood",
@@ -76,6 +91,7 @@ __all__ = [
     "pairs_of_ranks",
     "pairwise_ranking_loss",
     "plackett_luce_loss",
+    "q_loss",
     "rating_loss",
     "ratio_surrogate",
     "reinforce_loss",
@@ -85,6 +101,11 @@ __all__ = [
     "sequence_portion",
     "sequence_ratio",
     "sequence_weights",
+    "soft_policy",
+    "soft_policy_loss",
+    "soft_target",
+    "soft_value",
+    "step_size",
     "thumb_loss",
     "tie_loss",
     "token_count",
@@ -92,6 +113,7 @@ __all__ = [
     "token_log_probs",
     "token_portion",
     "token_weights",
+    "twin_minimum",
     "value_loss",
     "weighted_reinforce_loss",
 ]

@@ -9,7 +9,7 @@ Answers that an older policy sampled can be used with the ratio of probabilities
 
 | | loss | gradient | where the ratio passes its cap |
 |---|---|---|---|
-| a weight | `weighted_reinforce_loss`: -[w] A log pi, no gradient through [w] | -w A grad log pi | still pushes, by the cap |
+| a weight | `weighted_reinforce_loss`: -[w] A log pi, [w] held fixed | -w A grad log pi | still pushes, by the cap |
 | a surrogate | `ratio_surrogate`: -w A | -w A grad log pi | constant: no gradient |
 
 As long as nothing is truncated the gradients are equal. They estimate the gradient of the expected reward without bias
@@ -249,8 +249,8 @@ def dual_clipped_surrogate(
         loss_bt      = -max(objective_bt, bound advantage_bt)        where the advantage is negative
         loss_bt      = -objective_bt                                 elsewhere
 
-    Ye et al. 2020, eq. 5, https://arxiv.org/abs/1912.09729. PPO's clip leaves one side open: a token that has become
-    much more probable and turns out bad has a loss without limit. Where the ratio is above `bound` it now stands still.
+    Ye et al. 2020, https://arxiv.org/abs/1912.09729. PPO's clip leaves one side open: a token that has become much more
+    probable and turns out bad has a loss without limit. Where the ratio is above `bound` it now stands still.
 
     Args:
         logp_BT: [B, T] log-probabilities of the sampled tokens under the policy being tuned, in nats.
