@@ -197,7 +197,8 @@ def test_tests_mirror_the_package():
     assert {folder for folder in folders if not (PACKAGE / folder).is_dir()} == set()
     alone = {path.stem.removeprefix("test_") for path in TESTS.glob("test_*.py")} - {"house"}
     known = {name.rpartition(".")[2] for name in MODULES} - {""}
-    known |= {page.stem for page in (ROOT / "docs").glob("*.md")}  # what a page says is tested too
+    known |= {page.stem for page in (ROOT / "docs").glob("*.md")}  # what a page says is tested too,
+    known |= {folder.name for folder in (ROOT / "examples").iterdir() if folder.is_dir()}  # and what an example prints
     strangers = {name for name in alone if not any(f"{name}_".startswith(f"{module}_") for module in known)}
     assert strangers == set()
 
