@@ -64,9 +64,10 @@ def step(
         return logits_BTV.log_softmax(-1).gather(-1, token_BT.unsqueeze(-1)).squeeze(-1)
 
     before_B = masked_sum(logp_BT(), mask_BT).detach()
-    masked_sum(reinforce_loss(logp_BT(), weight_BT), mask_BT).sum().backward()
+    loss = masked_sum(reinforce_loss(logp_BT(), weight_BT), mask_BT).sum()
+    (gradient_BTV,) = torch.autograd.grad(loss, logits_BTV)
     with torch.no_grad():
-        logits_BTV -= 0.1 * logits_BTV.grad
+        logits_BTV -= 0.1 * gradient_BTV
         return before_B, masked_sum(logp_BT(), mask_BT)
 
 
