@@ -197,6 +197,8 @@ def test_tests_mirror_the_package():
     assert {folder for folder in folders if not (PACKAGE / folder).is_dir()} == set()
     alone = {path.stem.removeprefix("test_") for path in TESTS.glob("test_*.py")} - {"house"}
     known = {name.rpartition(".")[2] for name in MODULES} - {""}
+    known |= {page.stem for page in (ROOT / "docs").glob("*.md")}  # what a page says is tested too,
+    known |= {folder.name for folder in (ROOT / "examples").iterdir() if folder.is_dir()}  # and what an example prints
     strangers = {name for name in alone if not any(f"{name}_".startswith(f"{module}_") for module in known)}
     assert strangers == set()
 
@@ -216,7 +218,9 @@ def outline(readme: str) -> dict[str, list[str]]:
         "code": [re.sub(r"\s*#.*", "", block) for block in blocks],
         "commands": sorted(re.findall(r"`([^`\n]+)`", prose)),
         "pictures": re.findall(r"!\[.*?\]\((.*?)\)", prose),
-        "links": sorted(link for link in re.findall(r"\]\((.*?)\)", prose) if "README" not in link),
+        "links": sorted(
+            link.replace(".zh.md", ".md") for link in re.findall(r"\]\((.*?)\)", prose) if "README" not in link
+        ),
         "tables": [str(line.count("|")) for line in prose.splitlines() if line.startswith("|")],
     }
 
