@@ -23,6 +23,7 @@ __all__ = [
     "Parts",
     "Policy",
     "Sampling",
+    "Trust",
     "parts_of",
     "within_policy",
 ]
@@ -86,6 +87,8 @@ class Parts:
     clip_high: float | None = None
     drop_flat: bool = False
     pretraining: float = 0.0
+    update: Literal["gradient", "trust-region"] = "gradient"
+    """Gradient steps by the objective, or TRPO's one step inside a ball of KL; no setting, since the rest follows it."""
 
     @property
     def groups(self) -> bool:
@@ -112,11 +115,14 @@ PARTS = {
         clip=3e-4,
         clip_high=4e-4,
     ),
+    "trpo": Parts(baseline="value", normalise="batch", update="trust-region"),
     "reinforce++": Parts(baseline="none", to_go=True, normalise="batch", reduction="tokens"),
 }
 """What each name stands for; `plaudit.training.algorithms` says where each comes from."""
 
-Algorithm = Literal["reinforce", "a2c", "ppo", "ppo-ptx", "rloo", "grpo", "dr-grpo", "dapo", "gspo", "reinforce++"]
+Algorithm = Literal[
+    "reinforce", "a2c", "ppo", "ppo-ptx", "rloo", "grpo", "dr-grpo", "dapo", "gspo", "trpo", "reinforce++"
+]
 
 
 class Kl(Section):
@@ -141,6 +147,21 @@ class Kl(Section):
     """Share of the rounds over which it falls."""
     stop: float | None = Field(default=None, gt=0)
     """Nats per answer at which tuning stops early."""
+
+
+class Trust(Section):
+    """How far a step of TRPO may go, and how hard it looks for it."""
+
+    bound: float = Field(default=0.01, gt=0)
+    """Mean KL(old, new) after the prefixes of the round's answers, in nats per token; it falls as the learning rate."""
+    iterations: int = Field(default=10, ge=1)
+    """Of the conjugate gradients."""
+    damping: float = Field(default=0.01, ge=0)
+    """Multiple of the identity added to the Fisher matrix."""
+    shrink: float = Field(default=0.5, gt=0, lt=1)
+    """Each step that is tried, over the one before."""
+    tries: int = Field(default=10, ge=1)
+    """Steps tried before the policy stays where it was."""
 
 
 class Policy(Section):
@@ -215,6 +236,7 @@ class Policy(Section):
     """Nats per token that the entropy bonus steers to: it grows below and shrinks above."""
     curriculum: bool = False
     """Prompts whose answers earned most come first; each round then draws on more of them."""
+    trust: Trust = Trust()
     kl: Kl = Kl()
     sampling: Sampling = Sampling()
     optimiser: Optimiser = Optimiser(learning_rate=2e-4, decay="constant")
@@ -316,6 +338,20 @@ def _of_parts(policy: Policy, parts: Parts) -> Iterator[Contradiction]:
             "policy.objective sequence has one loss for each answer: set policy.reduction to answers",
             ("policy.objective", "policy.algorithm", "policy.reduction"),
         )
+    if parts.update == "trust-region":
+        beside = {
+            "policy.critic": parts.baseline == "value" and policy.critic == "shared",
+            "policy.kl.where": parts.where == "loss",
+            "policy.pretraining": parts.pretraining > 0,
+            "policy.supervised": policy.supervised > 0,
+            "policy.entropy": policy.entropy > 0,
+        }
+        for name in (name for name, there in beside.items() if there):
+            yield Contradiction(
+                f"{name} asks for gradient steps on the policy's trunk, and {policy.algorithm} moves it by one step "
+                "in a ball of KL only: leave it out",
+                (name, "policy.algorithm"),
+            )
     if policy.dual_clip is not None and policy.dual_clip <= 1 + (parts.clip_high or parts.clip):
         yield Contradiction(
             f"policy.dual_clip {policy.dual_clip:g} must be above 1 + the upper clip {parts.clip_high or parts.clip}",

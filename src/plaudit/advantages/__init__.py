@@ -20,6 +20,7 @@ from __future__ import annotations
 from plaudit.advantages.baselines import (
     RunningMean,
     batch_mean,
+    group_deviation,
     group_mean,
     group_normalised,
     leave_one_out,
@@ -43,6 +44,7 @@ __all__ = [
     "RunningMean",
     "batch_mean",
     "gae",
+    "group_deviation",
     "group_mean",
     "group_normalised",
     "last_token",

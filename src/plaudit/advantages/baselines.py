@@ -19,6 +19,7 @@ from plaudit.shapes import check_mask, check_same_shape
 __all__ = [
     "RunningMean",
     "batch_mean",
+    "group_deviation",
     "group_mean",
     "group_normalised",
     "leave_one_out",
@@ -202,6 +203,24 @@ def group_normalised(
         ShapeError: the shapes differ, `keep_B` is not boolean, or a group keeps exactly one answer.
         RecipeError: there is no such deviation.
     """
+    deviation_B = group_deviation(score_B, group_B, keep_B, deviation=deviation)
+    return torch.where(deviation_B > 0, group_mean(score_B, group_B, keep_B) / (deviation_B + epsilon), 0.0)
+
+
+def group_deviation(
+    score_B: Tensor,
+    group_B: Tensor,
+    keep_B: Tensor | None = None,
+    *,
+    deviation: Literal["population", "sample"] = "sample",
+) -> Tensor:
+    """The standard deviation of the scores of each answer's group, in units of reward.
+
+    Takes and raises what `group_normalised` does.
+
+    Returns:
+        [B] without gradient; exactly 0 for answers left out, and for those of a group whose scores are all equal.
+    """
     if deviation not in ("population", "sample"):
         raise RecipeError(f"deviation must be population or sample, got {deviation!r}")
     group = _groups(score_B, group_B, keep_B)
@@ -213,7 +232,7 @@ def group_normalised(
         0, group.index_B, group.score_B.masked_fill(~group.keep_B, torch.inf), "amin"
     )
     varies_B = _of_group((group.score_B > lowest_P[group.index_B]).to(apart_B.dtype), group) > 0
-    return torch.where(varies_B & group.keep_B, apart_B / (deviation_B + epsilon), 0.0)
+    return torch.where(varies_B & group.keep_B, deviation_B, 0.0)
 
 
 class _Groups(NamedTuple):

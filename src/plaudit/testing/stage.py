@@ -46,7 +46,7 @@ class LaboratoryNetwork(networks.Network):
         self.lab = lab
         self.policy = policy
         self.critic = critic
-        self._next_SV = _transitions(lab)
+        self.next_SV = _transitions(lab)
 
     def places(self, tree: TokenTree) -> tuple[Tensor, Tensor, Tensor]:
         """[B, 1] prompt, [B, T] prefix and [B, T] token of each answer of a tree."""
@@ -55,7 +55,7 @@ class LaboratoryNetwork(networks.Network):
         prompt_B = (tree.token_N[starts] - self.lab.ref_PSV.shape[-1])[torch.tensor(tree.prompt_of_answers())]
         state_BT = torch.zeros_like(token_BT)
         for t in range(1, token_BT.shape[1]):
-            state_BT[:, t] = self._next_SV[state_BT[:, t - 1], token_BT[:, t - 1]]
+            state_BT[:, t] = self.next_SV[state_BT[:, t - 1], token_BT[:, t - 1]]
         return prompt_B[:, None], state_BT, token_BT
 
     def outputs(self, tree: TokenTree, needs: Needs) -> Outputs:
@@ -95,7 +95,9 @@ class LaboratorySampler:
     def __init__(self, network: LaboratoryNetwork) -> None:
         lab = network.lab
         self.network = network
-        self._tokens = [tuple(row[:n]) for row, n in zip(lab.token_AT.tolist(), lab.mask_AT.sum(1).tolist(), strict=True)]
+        self._tokens = [
+            tuple(row[:n]) for row, n in zip(lab.token_AT.tolist(), lab.mask_AT.sum(1).tolist(), strict=True)
+        ]
         self._ended = [Ended.STOPPED if tokens[-1] == _END else Ended.CUT for tokens in self._tokens]
 
     @torch.no_grad()
@@ -111,13 +113,16 @@ class LaboratorySampler:
             most = max(len(request.seeds) for request in requests)
             rows = torch.multinomial(logp_PA[prompts].exp(), most, replacement=True, generator=generator).tolist()
             drawn = [row[: len(request.seeds)] for row, request in zip(rows, requests, strict=True)]
-        return [self._group(request, p, row, logp_PSV) for request, p, row in zip(requests, prompts, drawn, strict=True)]
+        return [
+            self._group(request, p, row, logp_PSV) for request, p, row in zip(requests, prompts, drawn, strict=True)
+        ]
 
     def _greedy(self, logp_SV: Tensor) -> int:
-        state, tokens = 0, ()
-        while not tokens or (tokens not in self._tokens):
+        state = 0
+        tokens: tuple[int, ...] = ()
+        while tokens not in self._tokens:
             token = int(logp_SV[state].argmax())
-            tokens, state = (*tokens, token), int(self.network._next_SV[state, token])
+            tokens, state = (*tokens, token), int(self.network.next_SV[state, token])
         return self._tokens.index(tokens)
 
     def _group(self, request: Request, prompt: int, answers: Sequence[int], logp_PSV: Tensor) -> Group:
@@ -147,9 +152,11 @@ class LaboratoryScorer:
     """The laboratory's rewards; the empty answer, which stands for the prompt alone, earns the prompt's mean."""
 
     def __init__(self, lab: Laboratory) -> None:
-        self.mean_P = lab.reward_PA.mean(1).tolist()
+        self.mean_P: list[float] = lab.reward_PA.mean(1).tolist()
         answers = [tuple(row[:n]) for row, n in zip(lab.token_AT.tolist(), lab.mask_AT.sum(1).tolist(), strict=True)]
-        self.rewards = [dict(zip(answers, row, strict=True)) for row in lab.reward_PA.tolist()]
+        self.rewards: list[dict[tuple[int, ...], float]] = [
+            dict(zip(answers, row, strict=True)) for row in lab.reward_PA.tolist()
+        ]
         self.vocabulary = lab.ref_PSV.shape[-1]
 
     def score(self, groups: Sequence[Group]) -> Scores:

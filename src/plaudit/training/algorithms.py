@@ -15,6 +15,8 @@
 * `dapo`: `grpo` with every token of the same weight, a higher upper clip, groups without variance left out; its authors
   leave KL out too (`kl.beta: 0`). Yu et al. 2025, https://arxiv.org/abs/2503.14476.
 * `gspo`: `grpo` with one ratio for each answer. Zheng et al. 2025, https://arxiv.org/abs/2507.18071.
+* `trpo`: advantages as in `ppo`, the step of `plaudit.training.trust_region`. Schulman et al. 2015,
+  https://arxiv.org/abs/1502.05477.
 * `reinforce++`: KL cost per token in the reward, return from each token on, whitened over the round, clipped ratio.
   Hu 2025, https://arxiv.org/abs/2501.03262.
 
@@ -34,6 +36,7 @@ from torch import Tensor
 from plaudit.advantages import (
     batch_mean,
     gae,
+    group_deviation,
     group_mean,
     leave_one_out,
     per_token,
@@ -48,7 +51,8 @@ from plaudit.tuning import Parts, Policy
 
 __all__ = ["Estimate", "estimated", "kept", "loss_of"]
 
-_EPSILON = 1e-8
+_EPSILON = 1e-4
+"""Added to a group's standard deviation, in units of reward: rounding is not to be blown up."""
 
 
 class Estimate(NamedTuple):
@@ -62,16 +66,17 @@ def kept(rollout: Rollout, parts: Parts) -> Rollout:
     """The rollout without those groups from which nothing can be learned by comparing their answers."""
     if not (parts.groups or parts.drop_flat):
         return rollout
-    keep_B = rollout.keep_B.clone()
-    group_B = rollout.group_B()
-    for group in range(rollout.tree.prompts):
-        mine_B = (group_B == group) & rollout.keep_B
-        scores = rollout.score_B[mine_B]
-        alone = parts.groups and len(scores) < 2
-        flat = parts.drop_flat and len(scores) > 0 and bool((scores == scores[0]).all())
-        if alone or flat:
-            keep_B[mine_B] = False
-    return dataclasses.replace(rollout, keep_B=keep_B)
+    index_B, score_B = rollout.group_B(), rollout.score_B
+    size_P = torch.bincount(index_B[rollout.keep_B], minlength=rollout.tree.prompts)
+    least_P, most_P = (
+        torch.zeros(rollout.tree.prompts).scatter_reduce(
+            0, index_B[rollout.keep_B], score_B[rollout.keep_B], which, include_self=False
+        )
+        for which in ("amin", "amax")
+    )
+    alone_P = size_P < 2 if parts.groups else torch.zeros_like(size_P, dtype=torch.bool)
+    flat_P = least_P == most_P if parts.drop_flat else torch.zeros_like(alone_P)
+    return dataclasses.replace(rollout, keep_B=rollout.keep_B & ~(alone_P | flat_P)[index_B])
 
 
 def estimated(rollout: Rollout, policy: Policy, parts: Parts, *, beta: float, running: float = 0.0) -> Estimate:
@@ -101,7 +106,8 @@ def estimated(rollout: Rollout, policy: Policy, parts: Parts, *, beta: float, ru
             advantage_BT = per_token(return_B - baseline_B, mask_BT)
         return_BT = torch.zeros_like(advantage_BT)
     if parts.normalise == "group":
-        advantage_BT = advantage_BT / (_spread(rollout, return_B)[:, None] + _EPSILON)
+        spread_B = group_deviation(return_B, rollout.group_B(), rollout.keep_B)
+        advantage_BT = advantage_BT / (spread_B[:, None] + _EPSILON)
     elif parts.normalise == "batch" and bool(mask_BT.any()):
         advantage_BT = whiten(advantage_BT, mask_BT)
     return Estimate(advantage_BT, return_BT)
@@ -133,17 +139,6 @@ def _baseline(rollout: Rollout, policy: Policy, parts: Parts, return_B: Tensor, 
         case "group":
             return return_B - group_mean(return_B, rollout.group_B(), rollout.keep_B)
     return torch.zeros_like(return_B)
-
-
-def _spread(rollout: Rollout, return_B: Tensor) -> Tensor:
-    """[B] the standard deviation of the returns of each answer's group (divided by G - 1, as published)."""
-    group_B = rollout.group_B()
-    spread_B = torch.ones_like(return_B)
-    for group in range(rollout.tree.prompts):
-        mine_B = (group_B == group) & rollout.keep_B
-        if int(mine_B.sum()) > 1:
-            spread_B[mine_B] = return_B[mine_B].std(correction=1)
-    return spread_B
 
 
 def loss_of(policy: Policy, parts: Parts, *, beta: float, entropy: float) -> PolicyLoss:

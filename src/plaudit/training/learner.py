@@ -12,7 +12,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 import torch.nn.functional as F
@@ -25,7 +25,7 @@ from plaudit.models.load import Machine
 from plaudit.models.network import Network
 from plaudit.recipe import Optimiser
 
-__all__ = ["Learner", "ModelLearner", "Part", "forward", "learning_rate_at"]
+__all__ = ["Curvature", "Learner", "ModelLearner", "Part", "forward", "learning_rate_at"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +58,34 @@ class Learner(Protocol):
 
     def weights(self) -> Mapping[str, Tensor]:
         """The trained tensors by name."""
+        ...
+
+
+@runtime_checkable
+class Curvature(Protocol):
+    """What a learner needs besides for natural gradients: its weights as one long vector, by group.
+
+    Shape letter:  D weights of the group
+    """
+
+    def gradient(self, *parts: Part, group: str) -> Tensor:
+        """[D] the gradient of the weighted sum of the parts' mean losses; nothing moves."""
+        ...
+
+    def fisher_product(self, part: Part, vector_D: Tensor, *, group: str) -> Tensor:
+        """[D] how the gradient of a part's mean loss changes along a vector: its Hessian times the vector."""
+        ...
+
+    def add(self, vector_D: Tensor, *, group: str) -> None:
+        """Move the group's weights."""
+        ...
+
+    def snapshot(self, *, group: str) -> list[Tensor]:
+        """A copy of the group's weights."""
+        ...
+
+    def restore(self, weights: Sequence[Tensor], *, group: str) -> None:
+        """Put the weights of a snapshot back, bit for bit."""
         ...
 
 
@@ -148,6 +176,53 @@ class ModelLearner:
         self.done += 1
         metrics["learning_rate"] = rate
         return metrics
+
+    def gradient(self, *parts: Part, group: str) -> Tensor:
+        """[D] the gradient of the weighted sum of the parts' mean losses; nothing moves.
+
+        Raises:
+            NumberError: a loss is not finite.
+        """
+        self.network.train()
+        self._optimiser.zero_grad(set_to_none=True)
+        for part in parts:
+            self._add_gradient(part)
+        found = [torch.zeros_like(p) if p.grad is None else p.grad for p in self._groups[group]]
+        self._optimiser.zero_grad(set_to_none=True)
+        return torch.cat([gradient.flatten() for gradient in found])
+
+    def fisher_product(self, part: Part, vector_D: Tensor, *, group: str) -> Tensor:
+        """[D] the Hessian of a part's mean loss times a vector, from two gradients a small way off on either side.
+
+        No second derivative is taken, so that every attention kernel and every adapter serves. The way is a thousandth
+        of the length of the weights: far enough for fp32, near enough for the third derivative not to count.
+        """
+        length = torch.cat([p.detach().flatten() for p in self._groups[group]]).norm()
+        reach = float(1e-3 * length / vector_D.norm().clamp(min=1e-30))
+        kept = self.snapshot(group=group)
+        found = []
+        for side in (reach, -reach):
+            self.add(side * vector_D, group=group)
+            found.append(self.gradient(part, group=group))
+            self.restore(kept, group=group)
+        return (found[0] - found[1]) / (2 * reach)
+
+    @torch.no_grad()
+    def add(self, vector_D: Tensor, *, group: str) -> None:
+        """Move the group's weights."""
+        parameters = self._groups[group]
+        for parameter, piece in zip(parameters, vector_D.split([p.numel() for p in parameters]), strict=True):
+            parameter.add_(piece.view_as(parameter))
+
+    def snapshot(self, *, group: str) -> list[Tensor]:
+        """A copy of the group's weights."""
+        return [parameter.detach().clone() for parameter in self._groups[group]]
+
+    @torch.no_grad()
+    def restore(self, weights: Sequence[Tensor], *, group: str) -> None:
+        """Put the weights of a snapshot back, bit for bit."""
+        for parameter, kept in zip(self._groups[group], weights, strict=True):
+            parameter.copy_(kept)
 
     def _add_attacked_gradient(self, parts: Sequence[Part], size: float) -> float:
         """Add the gradient at embeddings that are shifted along their gradient, and shift them back; the loss there."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import statistics
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -41,6 +41,7 @@ from plaudit.training.rollouts import (
     sampled,
 )
 from plaudit.training.stage import minibatch_indices, run_steps
+from plaudit.training.trust_region import ValueLoss, trust_region_step
 from plaudit.tuning import Kl, Parts, Policy, parts_of
 
 __all__ = ["PolicyStage", "train_policy"]
@@ -202,21 +203,36 @@ class PolicyStage:
             return {}
         if len(rows) < batch.tree.answers:
             batch = select(batch, rows)
-        answers, settings = batch.tree.answers, self.settings
-        size = min(settings.minibatch or answers, answers)
+        settings = self.settings
+        if self.parts.update == "trust-region":
+            return self._learn_in_a_ball(batch, step)
         found: list[dict[str, float]] = []
-        for epoch in range(settings.epochs):
-            order = list(range(answers))
-            if size < answers:
-                order = _group_order(batch, derive(self.seed, "minibatch", step, epoch))
+        for part in self._minibatches(batch, step):
+            number = step * settings.updates_per_round + len(found)
+            metrics = self.learner.step(Part(part, loss), *self.beside(number))
+            if not found:
+                _check_ratio(metrics["kl_to_old"])
+            found.append(metrics)
+        return _means(found)
+
+    def _learn_in_a_ball(self, batch: PolicyBatch, step: int) -> dict[str, float]:
+        """TRPO's step, and the critic's gradient steps."""
+        metrics = trust_region_step(self.learner, batch, self.settings.trust, longest=self.settings.sampling.max_tokens)
+        if not self.has_critic:
+            return metrics
+        return metrics | _means([self.learner.step(Part(p, ValueLoss())) for p in self._minibatches(batch, step)])
+
+    def _minibatches(self, batch: PolicyBatch, step: int) -> Iterator[PolicyBatch]:
+        """The batch, or parts of it, as often as there are epochs."""
+        answers = batch.tree.answers
+        size = min(self.settings.answers_per_step, answers)
+        for epoch in range(self.settings.epochs):
+            if size == answers:
+                yield batch
+                continue
+            order = _group_order(batch, derive(self.seed, "minibatch", step, epoch))
             for start in range(0, answers, size):
-                part = batch if size == answers else select(batch, order[start : start + size])
-                number = step * settings.updates_per_round + len(found)
-                metrics = self.learner.step(Part(part, loss), *self.beside(number))
-                if not found:
-                    _check_ratio(metrics["kl_to_old"])
-                found.append(metrics)
-        return {name: statistics.fmean(metrics[name] for metrics in found) for name in found[0]}
+                yield select(batch, order[start : start + size])
 
 
 def train_policy(run: Run, stage: PolicyStage, recipe: Recipe) -> None:
@@ -263,6 +279,10 @@ def _batch(rollout: Rollout, estimate: Estimate) -> PolicyBatch:
         value_BT=rollout.value_BT,
         ref_logp_BTV=rollout.ref_logp_BTV,
     )
+
+
+def _means(found: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    return {name: statistics.fmean(metrics[name] for metrics in found) for name in found[0]}
 
 
 def _group_order(batch: PolicyBatch, seed: int) -> list[int]:

@@ -171,9 +171,9 @@ def rolled_out(
         names=[group.prompt.id for group in groups],
     )
     batch = TextBatch(tree=tree)
-    old_logp_BT = torch.nn.utils.rnn.pad_sequence(
-        [torch.tensor(answer.logps) for group in groups for answer in group.answers], batch_first=True
-    )
+    mask_BT = tree.mask_BT()
+    logps = torch.tensor([logp for group in groups for answer in group.answers for logp in answer.logps])
+    old_logp_BT = torch.zeros(mask_BT.shape).masked_scatter(mask_BT, logps)
     score_B = torch.tensor(rewards.values)
     return Rollout(
         tree=tree,

@@ -1,0 +1,140 @@
+"""TRPO: the step of steepest ascent inside a ball of KL, found by conjugate gradients, kept by a line search.
+
+Schulman et al. 2015, https://arxiv.org/abs/1502.05477. The KL is KL(old, new), the mean over the prefixes of the batch,
+from whole distributions: what is bounded is measured exactly, on these prefixes.
+
+Shape letters:  B answers   T tokens   V vocabulary   D weights of the policy
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from plaudit.batch import LossSum, Needs, Outputs, TokenTree
+from plaudit.errors import NumberError, RecipeError
+from plaudit.losses.policy import ratio_surrogate
+from plaudit.losses.reduction import constant_portion, token_portion
+from plaudit.losses.trust_region import Measured, conjugate_gradient, line_search, step_size
+from plaudit.losses.value import value_loss
+from plaudit.training.learner import Curvature, Learner, Part
+from plaudit.training.policy_loss import PolicyBatch
+from plaudit.tuning import Trust
+
+__all__ = ["ValueLoss", "trust_region_step"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Ball:
+    """KL(old, new) over the prefixes of a batch, in nats per token."""
+
+    needs: Needs = Needs(distribution=True)
+
+    def __call__(self, outputs: Outputs, batch: _BallBatch) -> LossSum:
+        # as KL(pi, ref) of the old policy from the new one, the gradient in what stands second
+        new_BTV, old_BTV = outputs.distribution_BTV, batch.old_logp_BTV
+        kl_BT = (old_BTV.exp() * (old_BTV - new_BTV)).sum(-1)
+        portion = token_portion(kl_BT, batch.tree.mask_BT())
+        return LossSum(portion.total, portion.denominator)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _BallBatch:
+    tree: TokenTree
+    old_logp_BTV: Tensor
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Surrogate:
+    """Minus the importance-weighted advantage, the sum over an answer's tokens by the longest answer there may be."""
+
+    longest: int
+    needs: Needs = Needs(logp=True)
+
+    def __call__(self, outputs: Outputs, batch: PolicyBatch) -> LossSum:
+        loss_BT = ratio_surrogate(outputs.logp_BT, batch.old_logp_BT, batch.advantage_BT)
+        portion = constant_portion(loss_BT, batch.tree.mask_BT(), budget=self.longest)
+        return LossSum(portion.total, portion.denominator)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ValueLoss:
+    """A critic's squared error alone; every token weighs the same."""
+
+    needs: Needs = Needs(value=True)
+
+    def __call__(self, outputs: Outputs, batch: PolicyBatch) -> LossSum:
+        """Sum over tokens, and their number."""
+        portion = token_portion(value_loss(outputs.value_BT, batch.return_BT), batch.tree.mask_BT())
+        metrics = {"value_loss": (portion.total.detach(), portion.denominator)}
+        return LossSum(portion.total, portion.denominator, metrics)
+
+
+def trust_region_step(
+    learner: Learner, batch: PolicyBatch, settings: Trust, *, longest: int, share: float = 1.0
+) -> dict[str, float]:
+    """Move the policy once; where nothing that was tried is both better and near enough, it stays as it was, bit for bit.
+
+    Args:
+        learner: what holds the policy; it must know its `Curvature`.
+        batch: sampled answers with their advantages.
+        settings: the bound, and how hard to search.
+        longest: tokens of the longest answer there may be.
+        share: of the bound, what is left of it in this round.
+
+    Returns:
+        `trust/kl` (nats per token, of the accepted step), `trust/gain` of the surrogate, `trust/fraction` of the full
+        step, `trust/tries`.
+
+    Raises:
+        RecipeError: the learner cannot do this.
+        NumberError: the gradient is not finite; nothing has moved.
+    """
+    if not isinstance(learner, Curvature):
+        raise RecipeError(f"policy.algorithm trpo needs gradients as vectors, which {type(learner).__name__} lacks")
+    # before anything moves, the old policy is the one there is
+    old_BTV = learner.forward(batch, Needs(distribution=True)).distribution_BTV.cpu()
+    ball = Part(_BallBatch(tree=batch.tree, old_logp_BTV=old_BTV), _Ball())
+    gain = Part(batch, _Surrogate(longest=longest))
+    bound = share * settings.bound
+    uphill_D = -learner.gradient(gain, group="policy")
+    nothing = {"trust/kl": 0.0, "trust/gain": 0.0, "trust/fraction": 0.0, "trust/tries": 0.0}
+    if not (bound > 0 and float(uphill_D.norm()) > 0):
+        return nothing
+
+    def product(vector_D: Tensor) -> Tensor:
+        return learner.fisher_product(ball, vector_D, group="policy") + settings.damping * vector_D
+
+    direction_D = conjugate_gradient(product, uphill_D, iterations=settings.iterations, tolerance=1e-6)
+    full_D = step_size(direction_D, product(direction_D), bound=bound) * direction_D
+    kept = learner.snapshot(group="policy")
+
+    def measure(fraction: float) -> Measured:
+        learner.restore(kept, group="policy")
+        learner.add(fraction * full_D, group="policy")
+        return Measured(surrogate=-_mean(learner, gain), kl=_mean(learner, ball))
+
+    start = -_mean(learner, gain)
+    try:
+        found = line_search(measure, start=start, bound=bound, shrink=settings.shrink, tries=settings.tries)
+    except NumberError:
+        learner.restore(kept, group="policy")
+        raise
+    if found.measured is None:
+        learner.restore(kept, group="policy")
+        return {**nothing, "trust/tries": float(found.tries)}
+    return {
+        "trust/kl": found.measured.kl,
+        "trust/gain": found.measured.surrogate - start,
+        "trust/fraction": found.fraction,
+        "trust/tries": float(found.tries),
+    }
+
+
+def _mean(learner: Learner, part: Part) -> float:
+    outputs = learner.forward(part.batch, part.loss.needs)
+    here = {f.name: v.cpu() for f in dataclasses.fields(outputs) if (v := getattr(outputs, f.name)) is not None}
+    found = part.loss(Outputs(**here), part.batch)
+    return float(found.total) / float(found.denominator)
