@@ -12,8 +12,8 @@ Three estimates of KL(pi || ref) in nats from one sampled token, with d = log pi
 | `k3` | exp(-d) - 1 + d | unbiased, >= 0 | that of KL(ref, pi), the other direction |
 
 The last column is exact for whole answers (d summed over the answer's tokens first); summed token by token, k2 and k3
-forget what a token does to later ones. In the *reward* each nat is a number and k1 is the right one. `plaudit.testing`
-shows every line of the table by enumeration.
+forget what a token does to later ones. In the *reward* each nat is a number and k1 is the right one; terms of a loss
+are in `losses.divergence`. `plaudit.testing` shows every line of the table by enumeration.
 
 A controller holds beta, the cost of a nat in units of reward, and is a plain frozen value: `update` gives the next
 one, `state()` what a checkpoint must keep, `restored(state)` the controller as it was.

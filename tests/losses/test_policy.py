@@ -132,6 +132,12 @@ def test_importance_weights_by_hand():
     torch.testing.assert_close(sequence_weights(logp_BT, old_logp_BT, mask_BT, truncate=1.0), numbers([1, 0.75])[0])
 
 
+def test_weights_carry_no_gradient():
+    logp_BT, old_logp_BT = logs([0.6, 0.2]).requires_grad_(), logs([0.2, 0.4]).requires_grad_()
+    assert not token_weights(logp_BT, old_logp_BT).requires_grad
+    assert not sequence_weights(logp_BT, old_logp_BT, torch.ones(1, 2).bool()).requires_grad
+
+
 @pytest.mark.parametrize("truncate", [None, 1.5])
 def test_a_weight_pushes_where_a_surrogate_stands_still(truncate):
     # ratios 3 and 0.5, advantages 2 and -1

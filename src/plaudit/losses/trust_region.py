@@ -108,7 +108,7 @@ def step_size(x_D: Tensor, product_x_D: Tensor, *, bound: float) -> float:
     check_same_shape(x_D=x_D, product_x_D=product_x_D)
     if not bound > 0:
         raise RecipeError(f"bound must be above 0 nats, got {bound}")
-    curvature = float(x_D @ product_x_D)
+    curvature = float(x_D.detach() @ product_x_D.detach())
     if not 0 < curvature < math.inf:
         raise NumberError(f"the direction has curvature {curvature:.3g}, which must be above 0: there is no step size")
     return math.sqrt(2 * bound / curvature)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from plaudit.testing.bias import bias_table, biases
 from plaudit.testing.laboratory import (
     Comparison,
     Critic,
@@ -26,6 +27,8 @@ __all__ = [
     "Laboratory",
     "Network",
     "Table",
+    "bias_table",
+    "biases",
     "compare",
     "exact_gradient",
     "expected_gradient",

@@ -29,7 +29,8 @@ Everything is float64 on the CPU.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator
+import math
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -78,6 +79,8 @@ class Draws:
     """[B, T, V] log-probabilities of every token that could have come; carries gradient."""
     logp_BT: Tensor
     """[B, T] of the token that came, 0 on padding; carries gradient."""
+    old_logp_BT: Tensor
+    """[B, T] of the token that came, under the policy that sampled it; without gradient, 0 on padding."""
     ref_logp_BTV: Tensor
     """[B, T, V] the reference's."""
     ref_logp_BT: Tensor
@@ -170,16 +173,17 @@ class Laboratory:
         probability_PA = self.answer_logp(logp_PSV.detach()).exp()
         return torch.multinomial(probability_PA, group, replacement=True, generator=generator)
 
-    def draws(self, logp_PSV: Tensor, answer_PG: Tensor) -> Draws:
-        """What an estimator sees of answers, [P, G], one group for each prompt."""
+    def draws(self, logp_PSV: Tensor, answer_PG: Tensor, old_PSV: Tensor | None = None) -> Draws:
+        """What an estimator sees of answers, [P, G], one group for each prompt; `old_PSV` sampled them if not pi."""
         prompt_B = torch.arange(self.prompts).repeat_interleave(answer_PG.shape[1])
-        return self._draws(logp_PSV, prompt_B, answer_PG.flatten(), prompt_B)
+        return self._draws(logp_PSV, logp_PSV if old_PSV is None else old_PSV, prompt_B, answer_PG.flatten(), prompt_B)
 
-    def _draws(self, logp_PSV: Tensor, prompt_B: Tensor, answer_B: Tensor, group_B: Tensor) -> Draws:
+    def _draws(self, logp_PSV: Tensor, old_PSV: Tensor, prompt_B: Tensor, answer_B: Tensor, group_B: Tensor) -> Draws:
         state_BT, mask_BT = self.state_AT[answer_B], self.mask_AT[answer_B]
         token_BT1 = self.token_AT[answer_B].unsqueeze(-1)
         place_BT = prompt_B.unsqueeze(-1) * self.ref_PSV.shape[1] + state_BT
         logp_BTV, ref_logp_BTV = _rows(logp_PSV, place_BT), _rows(self.ref_PSV, place_BT)
+        old_logp_BTV = _rows(old_PSV.detach(), place_BT)
         return Draws(
             prompt_B=prompt_B,
             answer_B=answer_B,
@@ -188,6 +192,7 @@ class Laboratory:
             mask_BT=mask_BT,
             logp_BTV=logp_BTV,
             logp_BT=logp_BTV.gather(-1, token_BT1).squeeze(-1).masked_fill(~mask_BT, 0.0),
+            old_logp_BT=old_logp_BTV.gather(-1, token_BT1).squeeze(-1).masked_fill(~mask_BT, 0.0),
             ref_logp_BTV=ref_logp_BTV,
             ref_logp_BT=ref_logp_BTV.gather(-1, token_BT1).squeeze(-1).masked_fill(~mask_BT, 0.0),
             reward_B=self.reward_PA[prompt_B, answer_B],
@@ -353,7 +358,14 @@ def exact_gradient(lab: Laboratory, policy: nn.Module) -> Tensor:
     return _flat(torch.autograd.grad(lab.objective(policy()).mean(), list(policy.parameters())))
 
 
-def expected_gradient(lab: Laboratory, policy: nn.Module, estimator: Estimator, *, group: int = 1) -> Tensor:
+def expected_gradient(
+    lab: Laboratory,
+    policy: nn.Module,
+    estimator: Estimator,
+    *,
+    group: int | Sequence[int] = 1,
+    old_PSV: Tensor | None = None,
+) -> Tensor:
     """[D] the step an estimator takes on average: minus the expected gradient of its mean loss, by enumeration.
 
     The expectation goes over all A^G groups of answers of each prompt, and over prompts.
@@ -362,14 +374,18 @@ def expected_gradient(lab: Laboratory, policy: nn.Module, estimator: Estimator, 
         lab: the task.
         policy: any module whose call gives `logp_PSV`.
         estimator: one loss per drawn answer.
-        group: G, how many answers of a prompt the estimator sees at a time.
+        group: G, how many answers of a prompt the estimator sees at a time; or the prompts of those it sees together,
+            such as (0, 1, 2) for a batch with one answer of each: then the expectation goes over such batches only.
+        old_PSV: log-probabilities of the policy that sampled the answers; the policy itself when left out.
     """
     logp_PSV: Tensor = policy()
     leaf_PSV = logp_PSV.detach().requires_grad_()
-    for prompt in range(lab.prompts):
-        for answer_NG, weight_N in _tuples(lab, logp_PSV, prompt, group):
-            draws = _enumerated(lab, leaf_PSV, prompt, answer_NG)
-            loss = (weight_N * estimator(draws).view_as(answer_NG).mean(-1)).sum() / lab.prompts
+    sampled_PSV = leaf_PSV.detach() if old_PSV is None else old_PSV.detach()
+    groups = [(prompt,) * group for prompt in range(lab.prompts)] if isinstance(group, int) else [tuple(group)]
+    for prompts in groups:
+        for answer_NG, weight_N in _tuples(lab, sampled_PSV, prompts):
+            draws = _enumerated(lab, leaf_PSV, sampled_PSV, prompts, answer_NG)
+            loss = (weight_N * estimator(draws).view_as(answer_NG).mean(-1)).sum() / len(groups)
             if loss.requires_grad:  # a loss may be constant
                 loss.backward()
     toward_PSV = torch.zeros_like(leaf_PSV) if leaf_PSV.grad is None else -leaf_PSV.grad
@@ -388,7 +404,7 @@ def variance(lab: Laboratory, policy: nn.Module, estimator: Estimator, *, group:
         jacobian_SVD = _jacobian(logp_PSV[prompt].flatten(), parameters)
         gram = jacobian_SVD @ jacobian_SVD.T
         square, mean_SV = torch.zeros((), dtype=torch.float64), torch.zeros(len(gram), dtype=torch.float64)
-        for answer_NG, weight_N in _tuples(lab, logp_PSV, prompt, group):
+        for answer_NG, weight_N in _tuples(lab, logp_PSV.detach(), (prompt,) * group):
             step_N_SV = _steps(lab, logp_PSV.detach(), prompt, answer_NG, estimator)
             square += (weight_N * ((step_N_SV @ gram) * step_N_SV).sum(-1)).sum()
             mean_SV += weight_N @ step_N_SV
@@ -406,6 +422,11 @@ class Comparison(NamedTuple):
     scale: float
     """Length of the estimate along the exact gradient, over its length."""
 
+    @property
+    def residual(self) -> float:
+        """Norm of the difference over that of the exact gradient, once the estimate has the best length it can have."""
+        return math.sqrt(max(0.0, 1 - self.cosine**2))
+
 
 def compare(estimate_D: Tensor, exact_D: Tensor) -> Comparison:
     """How far an expected step lies from the exact gradient: error 0, cosine 1 and scale 1 where it is unbiased."""
@@ -417,22 +438,25 @@ def compare(estimate_D: Tensor, exact_D: Tensor) -> Comparison:
     )
 
 
-def _tuples(lab: Laboratory, logp_PSV: Tensor, prompt: int, group: int) -> Iterator[tuple[Tensor, Tensor]]:
-    """All groups of G answers, some at a time, with their probabilities."""
-    logp_A = lab.answer_logp(logp_PSV.detach())[prompt]
-    for number_N in torch.arange(lab.answers**group).split(_TUPLES):
-        answer_NG = torch.stack([number_N // lab.answers**g % lab.answers for g in range(group)], -1)
-        yield answer_NG, logp_A[answer_NG].sum(-1).exp()
+def _tuples(lab: Laboratory, sampled_PSV: Tensor, prompts: tuple[int, ...]) -> Iterator[tuple[Tensor, Tensor]]:
+    """All groups of answers, one for each of the prompts, some at a time, with their probabilities."""
+    logp_GA = lab.answer_logp(sampled_PSV)[list(prompts)]
+    member_G = torch.arange(len(prompts))
+    for number_N in torch.arange(lab.answers ** len(prompts)).split(_TUPLES):
+        answer_NG = number_N.unsqueeze(-1) // lab.answers**member_G % lab.answers
+        yield answer_NG, logp_GA[member_G, answer_NG].sum(-1).exp()
 
 
-def _enumerated(lab: Laboratory, logp_PSV: Tensor, prompt: int, answer_NG: Tensor) -> Draws:
-    group_B = torch.arange(len(answer_NG)).repeat_interleave(answer_NG.shape[1])
-    return lab._draws(logp_PSV, torch.full_like(group_B, prompt), answer_NG.flatten(), group_B)
+def _enumerated(
+    lab: Laboratory, logp_PSV: Tensor, old_PSV: Tensor, prompts: tuple[int, ...], answer_NG: Tensor
+) -> Draws:
+    prompt_B, group_B = torch.tensor(prompts).repeat(len(answer_NG)), torch.arange(len(answer_NG))
+    return lab._draws(logp_PSV, old_PSV, prompt_B, answer_NG.flatten(), group_B.repeat_interleave(len(prompts)))
 
 
 def _steps(lab: Laboratory, logp_PSV: Tensor, prompt: int, answer_NG: Tensor, estimator: Estimator) -> Tensor:
     """[N, S * V] the step of each group, as a gradient by the log-probabilities of the prompt."""
-    draws = _enumerated(lab, logp_PSV.requires_grad_(), prompt, answer_NG)
+    draws = _enumerated(lab, logp_PSV.requires_grad_(), logp_PSV, (prompt,) * answer_NG.shape[1], answer_NG)
     loss_B = estimator(draws)
     (push_BTV,) = torch.autograd.grad(-loss_B.sum() / answer_NG.shape[1], draws.logp_BTV, materialize_grads=True)
     states, vocabulary = logp_PSV.shape[1:]
