@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from random import Random
 
@@ -47,6 +48,20 @@ def test_a_ranking_gives_every_pair_that_it_orders():
     item = scored(["aaa", "b", "cc"], Ranking(ranks=(2, 1, 2)), [1.0, 4.0, 6.0])
     assert pairs_of([item]) == [pair(3.0, 1, 3), pair(-2.0, 1, 2)]  # b over aaa, b over cc
     assert tied_gaps([item]) == [-5.0]  # aaa beside cc
+
+
+def test_several_models_give_the_mean_of_their_chances():
+    """Chances 0.9 and 0.5 make 0.7; and 0.9 beside 0.1 says nothing, where the mean log-odds says nothing either."""
+    item = scored("ab", Ranking(ranks=(1, 2)), [0.0, 0.0])
+    sure, torn = math.log(9), 0.0
+    both = dataclasses.replace(item, members=((sure, 0.0), (torn, 0.0)))
+    assert both.gap(0, 1) == pytest.approx(math.log(0.7 / 0.3))
+    assert both.gap(1, 0) == pytest.approx(-math.log(0.7 / 0.3))
+    assert pairs_of([both])[0].gap == both.gap(0, 1)
+    against = dataclasses.replace(item, members=((sure, 0.0), (-sure, 0.0)))
+    assert against.gap(0, 1) == pytest.approx(0.0)
+    far = dataclasses.replace(item, members=((900.0, 0.0), (800.0, 0.0)))
+    assert math.isfinite(far.gap(0, 1))
 
 
 def test_other_verdicts():

@@ -103,7 +103,7 @@ def test_what_several_judged_is_scored_once(tmp_path):
     scorer = Counting()
     scored, failed = score_judged(scorer, read_judged(write(tmp_path / "t.jsonl", row)))
     assert scorer.asked == ["aa", "b"]
-    assert [values for _, values in scored] == [(2.0, 1.0)] * 3
+    assert [own.scores for _, own in scored] == [(2.0, 1.0)] * 3
     assert failed == 0
 
 

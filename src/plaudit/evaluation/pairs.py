@@ -53,6 +53,20 @@ class Scored:
     scores: tuple[float, ...]
     facts: Mapping[str, str] = field(default_factory=dict)
     """What its row says besides, such as `subset`."""
+    members: tuple[tuple[float, ...], ...] = ()
+    """The scores of each member of an ensemble, where `scores` are those of one."""
+
+    def gap(self, up: int, down: int) -> float:
+        """How much higher one answer is scored than another one, in log-odds.
+
+        Several models give the mean of their chances, as a mixture does: sigmoid(gap) = mean of sigmoid(own gap). Where
+        they disagree it is less sure than each of them: Lakshminarayanan et al. 2017, https://arxiv.org/abs/1612.01474.
+        """
+        if not self.members:
+            return self.scores[up] - self.scores[down]
+        chance = statistics.fmean(_sigmoid(own[up] - own[down]) for own in self.members)
+        other = statistics.fmean(_sigmoid(own[down] - own[up]) for own in self.members)
+        return math.log(max(chance, 1e-300)) - math.log(max(other, 1e-300))
 
     def __post_init__(self) -> None:
         if len(self.scores) != len(self.judgement.answers):
@@ -86,7 +100,7 @@ def pairs_of(scored: Iterable[Scored]) -> list[Pair]:
         for i, j in combinations(range(len(ranks)), 2):
             if ranks[i] != ranks[j]:
                 up, down = (i, j) if ranks[i] < ranks[j] else (j, i)
-                gap = item.scores[up] - item.scores[down]
+                gap = item.gap(up, down)
                 found.append(Pair(item.judgement.prompt.id, gap, len(answers[up]), len(answers[down])))
     return found
 
@@ -94,7 +108,7 @@ def pairs_of(scored: Iterable[Scored]) -> list[Pair]:
 def tied_gaps(scored: Iterable[Scored]) -> list[float]:
     """Score gaps of the pairs that a judge called equal. A choice of the best says nothing about the others."""
     return [
-        item.scores[i] - item.scores[j]
+        item.gap(i, j)
         for item in scored
         if not isinstance(item.judgement.verdict, Choice)
         for ranks in [item.judgement.ranks() or ()]

@@ -117,8 +117,8 @@ def _facts(row: Mapping[str, Any], names: set[str]) -> dict[str, str]:
     return {name: str(value) for name, value in values.items() if 0 < len(str(value)) <= 80}
 
 
-def score_judged(scorer: Scorer, judged: Sequence[Judged]) -> tuple[list[tuple[Judged, tuple[float, ...]]], int]:
-    """A score for each answer; what several people judged is scored once.
+def score_judged(scorer: Scorer, judged: Sequence[Judged]) -> tuple[list[tuple[Judged, Scored]], int]:
+    """A score for each answer, and each member's where there are several; what several people judged is scored once.
 
     Returns:
         The judgements with their scores, without those of which an answer has none, and how many these are.
@@ -128,7 +128,7 @@ def score_judged(scorer: Scorer, judged: Sequence[Judged]) -> tuple[list[tuple[J
     """
     keys = [_key(item.judgement) for item in judged]
     asked = dict(zip(keys, (item.judgement for item in judged), strict=True))
-    known: dict[tuple[str, ...], tuple[float, ...]] = {}
+    known: dict[tuple[str, ...], tuple[tuple[float, ...], tuple[tuple[float, ...], ...]]] = {}
     distinct = list(asked)
     with progress("score", len(distinct)) as advance:
         for start in range(0, len(distinct), _AT_ONCE):
@@ -136,16 +136,22 @@ def score_judged(scorer: Scorer, judged: Sequence[Judged]) -> tuple[list[tuple[J
             groups = [_as_group(asked[key]) for key in part]
             scores = scorer.score(groups)
             scores.check(groups)
-            known |= {key: _own(scores, g, asked[key]) for g, key in enumerate(part)}
+            for g, key in enumerate(part):
+                known[key] = _own(scores, g, asked[key])
             advance(len(part))
-    scored = [(item, known[key]) for item, key in zip(judged, keys, strict=True)]
-    whole = [(item, values) for item, values in scored if all(map(math.isfinite, values))]
+    scored = [
+        (item, Scored(judgement=item.judgement, scores=known[key][0], facts=item.facts, members=known[key][1]))
+        for item, key in zip(judged, keys, strict=True)
+    ]
+    whole = [(item, own) for item, own in scored if all(map(math.isfinite, own.scores))]
     return whole, len(scored) - len(whole)
 
 
-def _own(scores: Scores, group: int, judgement: Judgement) -> tuple[float, ...]:
-    """The scores that a judgement is about: those of its quality, where the scorer gives that apart."""
-    return scores.parts.get(judgement.quality or "", scores.value_PG)[group]
+def _own(scores: Scores, group: int, judgement: Judgement) -> tuple[tuple[float, ...], tuple[tuple[float, ...], ...]]:
+    """The scores that a judgement is about, its quality's where the scorer gives that apart; and each member's."""
+    if judgement.quality is not None and judgement.quality in scores.parts:
+        return scores.parts[judgement.quality][group], ()
+    return scores.value_PG[group], tuple(member[group] for member in scores.members)
 
 
 def _key(judgement: Judgement) -> tuple[str, ...]:
@@ -164,7 +170,7 @@ def held_out(scorer: Scorer, judgements: Sequence[Judgement]) -> dict[str, Any]:
         NumberError: a score is not finite.
     """
     whole, _ = score_judged(scorer, [Judged(judgement=one) for one in judgements])
-    return measure([Scored(judgement=item.judgement, scores=values) for item, values in whole])
+    return measure([scored for _, scored in whole])
 
 
 def measure(scored: Sequence[Scored], by: Sequence[str] = GROUPS) -> dict[str, Any]:
@@ -208,14 +214,14 @@ def examine(
     whole, failed = score_judged(scorer, judged)
     if not whole:
         raise RecordError(f"none of {len(judged)} judgements has scores for all of its answers")
-    scored = [Scored(judgement=item.judgement, scores=values, facts=item.facts) for item, values in whole]
+    scored = [own for _, own in whole]
     found = measure(scored, by)
     if failed:
         found["failed"] = failed
     first = [(item.facts["subset"], p.gap) for item in scored if "subset" in item.facts for p in pairs.pairs_of([item])]
     second = [
-        Row2(item.facts.get("id", ""), item.facts.get("subset", ""), item.correct, values)
-        for item, values in whole
+        Row2(item.facts.get("id", ""), item.facts.get("subset", ""), item.correct, own.scores)
+        for item, own in whole
         if item.correct is not None
     ]
     found |= {"rewardbench_2": rewardbench_2(second)} if second else {"rewardbench": rewardbench(first)}
