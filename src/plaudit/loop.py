@@ -66,6 +66,7 @@ from plaudit.summary import summarise
 from plaudit.text import Words
 from plaudit.training.learner import ModelLearner, Part
 from plaudit.training.policy_stage import PolicyStage, train_policy
+from plaudit.training.preference_stage import preference_items, preference_steps, train_preference
 from plaudit.training.reward_stage import train_reward
 from plaudit.training.rollouts import Reference
 from plaudit.training.text_stages import (
@@ -77,7 +78,7 @@ from plaudit.training.text_stages import (
     train_language,
     train_sft,
 )
-from plaudit.tuning import parts_of
+from plaudit.tuning import Optimiser, parts_of
 from plaudit.worlds.annotators import turned
 
 __all__ = ["STAGES", "run"]
@@ -499,44 +500,62 @@ class _Road:
     def _policy(self) -> None:
         settings, recipe = self.recipe.policy, self.recipe
         assert settings is not None
-        scored_by = [_source(name, scoring) for name, scoring in self._graders().items()]
-        with self.stage("policy", "policy", [self._named(self.tuned()), *scored_by, "prompts"]):
-            prompts = self.materials.prompts()[0]
+        by_judgements = parts_of(settings).update == "judgements"
+        scored_by = [] if by_judgements else [_source(name, scoring) for name, scoring in self._graders().items()]
+        from_what = "judgements.jsonl" if by_judgements else "prompts"
+        with self.stage("policy", "policy", [self._named(self.tuned()), *scored_by, from_what]):
             words = self.words(self.tuned())
             seed = derive(recipe.seed, "policy")
             model = adapted(self.language_model(self.tuned()), recipe.model.adapter, seed=seed)
-            critic = self._critic(model, words, seed) if parts_of(settings).baseline == "value" else None
-            temperature = settings.sampling.temperature
-            network = LanguageNetwork(model, critic, temperature=temperature)
-            steps = settings.steps * settings.updates_per_round
-            learner = ModelLearner(
-                network, settings.optimiser, steps=steps, machine=self.machine, micro_tokens=recipe.micro_tokens
-            )
-            frozen = (
-                network
-                if recipe.model.adapter is not None
-                else LanguageNetwork(self.language_model(self.tuned()), temperature=temperature)
-            )
-            reference = Reference(
-                frozen,
-                adapted=recipe.model.adapter is not None,
-                machine=self.machine,
-                micro_tokens=recipe.micro_tokens,
-            )
-            stage = PolicyStage(
-                learner=learner,
-                reference=reference,
-                sampler=ModelSampler(model, words, self.machine),
-                scorer=self._scorer(),
-                words=words,
-                prompts=prompts,
-                settings=settings,
-                seed=seed,
-                beside=self._beside(words),
-                observe=self._watch_gold(),
-            )
-            train_policy(self.run, stage, recipe)
+            if by_judgements:
+                self._prefer(model, words)
+            else:
+                self._climb(model, words, seed)
             save_model(model, self.folder / "policy", words.tokenizer)
+
+    def _prefer(self, model: Any, words: Words) -> None:
+        """Tune a model on judgements themselves."""
+        settings, recipe = self.recipe.policy, self.recipe
+        assert settings is not None
+        network = LanguageNetwork(model)
+        items = preference_items(self._judgements()[0], words, settings)
+        learner = self._learner(network, settings.optimiser, preference_steps(len(items), settings))
+        train_preference(self.run, learner, self._reference(network), items, settings, recipe)
+
+    def _climb(self, model: Any, words: Words, seed: int) -> None:
+        """Tune a model by the rewards of its answers."""
+        settings, recipe = self.recipe.policy, self.recipe
+        assert settings is not None
+        critic = self._critic(model, words, seed) if parts_of(settings).baseline == "value" else None
+        network = LanguageNetwork(model, critic, temperature=settings.sampling.temperature)
+        stage = PolicyStage(
+            learner=self._learner(network, settings.optimiser, settings.steps * settings.updates_per_round),
+            reference=self._reference(network),
+            sampler=ModelSampler(model, words, self.machine),
+            scorer=self._scorer(),
+            words=words,
+            prompts=self.materials.prompts()[0],
+            settings=settings,
+            seed=seed,
+            beside=self._beside(words),
+            observe=self._watch_gold(),
+        )
+        train_policy(self.run, stage, recipe)
+
+    def _learner(self, network: LanguageNetwork, optimiser: Optimiser, steps: int) -> ModelLearner:
+        return ModelLearner(
+            network, optimiser, steps=steps, machine=self.machine, micro_tokens=self.recipe.micro_tokens
+        )
+
+    def _reference(self, network: LanguageNetwork) -> Reference:
+        """The policy where it starts: a copy, or the policy itself without its adapter."""
+        adapted_only = self.recipe.model.adapter is not None
+        start = (
+            network
+            if adapted_only
+            else LanguageNetwork(self.language_model(self.tuned()), temperature=network.temperature)
+        )
+        return Reference(start, adapted=adapted_only, machine=self.machine, micro_tokens=self.recipe.micro_tokens)
 
     def _beside(self, words: Words) -> Callable[[int], list[Part]]:
         """Texts to stay likely while the policy is tuned: pretraining documents, demonstrations."""

@@ -23,7 +23,7 @@ from pydantic import Field, ValidationError, ValidationInfo, model_validator
 from plaudit.errors import RecipeError
 from plaudit.scoring import KINDS, Scoring
 from plaudit.section import Section
-from plaudit.tuning import Contradiction, Kl, Optimiser, Policy, Sampling, within_policy
+from plaudit.tuning import Contradiction, Kl, Optimiser, Policy, Sampling, parts_of, within_policy
 
 __all__ = [
     "Adapter",
@@ -328,7 +328,8 @@ def _between_stages(recipe: Recipe) -> Iterator[Contradiction]:
 
 def _of_scorers(recipe: Recipe) -> Iterator[Contradiction]:
     own = [name for name, scorer in recipe.scorers.items() if scorer.kind == "model" and scorer.path is None]
-    if recipe.reward is None and not recipe.scorers:
+    samples = recipe.policy is None or parts_of(recipe.policy).update != "judgements"
+    if recipe.reward is None and not recipe.scorers and samples:
         yield Contradiction(
             "policy needs a reward: give a reward section, or scorers, such as {mine: {kind: model, path: FOLDER}}",
             ("reward", "scorers"),
@@ -348,14 +349,22 @@ def _of_scorers(recipe: Recipe) -> Iterator[Contradiction]:
 
 
 def _of_own_files(recipe: Recipe) -> Iterator[Contradiction]:
+    parts = None if recipe.policy is None else parts_of(recipe.policy)
     for stage, needs in (
         ("language", "documents"),
         ("sft", "demonstrations"),
         ("reward", "judgements"),
-        ("policy", "prompts"),
+        ("policy", "judgements" if parts is not None and parts.update == "judgements" else "prompts"),
     ):
         if getattr(recipe, stage) is not None and not getattr(recipe.data, needs):
             yield Contradiction(f"{stage} needs data.{needs}", (f"data.{needs}", "world"))
+    if parts is not None and recipe.policy is not None:
+        for name, weight, needs in (
+            ("pretraining", parts.pretraining, "documents"),
+            ("supervised", recipe.policy.supervised, "demonstrations"),
+        ):
+            if weight and not getattr(recipe.data, needs):
+                yield Contradiction(f"policy.{name} needs data.{needs}", (f"data.{needs}", f"policy.{name}", "world"))
     if recipe.reward is not None and recipe.reward.start == "sft" and recipe.sft is None:
         yield Contradiction(
             "reward.start is 'sft' but there is no sft section: set reward.start to 'model'",
@@ -387,9 +396,12 @@ def _of_world(recipe: Recipe, world: World) -> Iterator[Contradiction]:
             "model.path to a trained one, such as runs/demo/language",
             ("language", "model.path"),
         )
-    if recipe.reward is not None and collect is None:
+    by_judgements = policy is not None and parts_of(policy).update == "judgements"
+    if (recipe.reward is not None or by_judgements) and collect is None:
         yield Contradiction(
-            "reward needs the judgements of the world's annotators: give a collect section", ("collect",)
+            f"{'reward' if recipe.reward is not None else 'policy'} needs the judgements of the world's annotators: "
+            "give a collect section",
+            ("collect",),
         )
     if collect is not None and collect.prompts > world.prompts:
         yield Contradiction(

@@ -22,6 +22,7 @@ __all__ = [
     "Optimiser",
     "Parts",
     "Policy",
+    "Preference",
     "Sampling",
     "Trust",
     "parts_of",
@@ -87,8 +88,8 @@ class Parts:
     clip_high: float | None = None
     drop_flat: bool = False
     pretraining: float = 0.0
-    update: Literal["gradient", "trust-region"] = "gradient"
-    """Gradient steps by the objective, or TRPO's one step inside a ball of KL; no setting, since the rest follows it."""
+    update: Literal["gradient", "trust-region", "judgements"] = "gradient"
+    """Gradient steps by the objective, TRPO's one step inside a ball of KL, or steps on judgements, without samples."""
 
     @property
     def groups(self) -> bool:
@@ -116,12 +117,13 @@ PARTS = {
         clip_high=4e-4,
     ),
     "trpo": Parts(baseline="value", normalise="batch", update="trust-region"),
+    "dpo": Parts(baseline="none", update="judgements"),
     "reinforce++": Parts(baseline="none", to_go=True, normalise="batch", reduction="tokens"),
 }
 """What each name stands for; `plaudit.training.algorithms` says where each comes from."""
 
 Algorithm = Literal[
-    "reinforce", "a2c", "ppo", "ppo-ptx", "rloo", "grpo", "dr-grpo", "dapo", "gspo", "trpo", "reinforce++"
+    "reinforce", "a2c", "ppo", "ppo-ptx", "rloo", "grpo", "dr-grpo", "dapo", "gspo", "trpo", "reinforce++", "dpo"
 ]
 
 
@@ -162,6 +164,19 @@ class Trust(Section):
     """Each step that is tried, over the one before."""
     tries: int = Field(default=10, ge=1)
     """Steps tried before the policy stays where it was."""
+
+
+class Preference(Section):
+    """Learning from judgements without a reward model, under `algorithm: dpo`."""
+
+    loss: Literal["dpo", "ipo", "kto"] = "dpo"
+    """`dpo`: logistic, of each pair; `ipo`: squared, of each pair; `kto`: of each answer by itself, thumbs too."""
+    epochs: float = Field(default=1.0, gt=0)
+    """Times each judgement is seen."""
+    minibatch: int = Field(default=16, ge=1)
+    """Judgements in one optimiser step."""
+    label_smoothing: float = Field(default=0.0, ge=0, lt=0.5)
+    """P(a judgement is the wrong way round), for `dpo`."""
 
 
 class Policy(Section):
@@ -237,6 +252,7 @@ class Policy(Section):
     curriculum: bool = False
     """Prompts whose answers earned most come first; each round then draws on more of them."""
     trust: Trust = Trust()
+    preference: Preference = Preference()
     kl: Kl = Kl()
     sampling: Sampling = Sampling()
     optimiser: Optimiser = Optimiser(learning_rate=2e-4, decay="constant")
@@ -282,6 +298,10 @@ class Contradiction(NamedTuple):
 
 def within_policy(policy: Policy) -> Iterator[Contradiction]:
     """What a recipe's policy section says against itself."""
+    if parts_of(policy).update == "judgements":
+        if not policy.kl.beta:
+            yield Contradiction("policy.kl.beta must be above 0 for dpo, which divides by it", ("policy.kl.beta",))
+        return
     yield from _of_rounds(policy)
     yield from _of_parts(policy, parts_of(policy))
     yield from _of_kl(policy.kl, parts_of(policy), policy.prompts_per_round * policy.answers_per_prompt)

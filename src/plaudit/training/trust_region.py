@@ -9,7 +9,7 @@ Shape letters:  B answers   T tokens   V vocabulary   D weights of the policy
 from __future__ import annotations
 
 import dataclasses
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from torch import Tensor
 
@@ -30,7 +30,7 @@ __all__ = ["ValueLoss", "trust_region_step"]
 class _Ball:
     """KL(old, new) over the prefixes of a batch, in nats per token."""
 
-    needs: Needs = Needs(distribution=True)
+    needs: Needs = field(default_factory=lambda: Needs(distribution=True))
 
     def __call__(self, outputs: Outputs, batch: _BallBatch) -> LossSum:
         # as KL(pi, ref) of the old policy from the new one, the gradient in what stands second
@@ -51,7 +51,7 @@ class _Surrogate:
     """Minus the importance-weighted advantage, the sum over an answer's tokens by the longest answer there may be."""
 
     longest: int
-    needs: Needs = Needs(logp=True)
+    needs: Needs = field(default_factory=lambda: Needs(logp=True))
 
     def __call__(self, outputs: Outputs, batch: PolicyBatch) -> LossSum:
         loss_BT = ratio_surrogate(outputs.logp_BT, batch.old_logp_BT, batch.advantage_BT)
@@ -63,7 +63,7 @@ class _Surrogate:
 class ValueLoss:
     """A critic's squared error alone; every token weighs the same."""
 
-    needs: Needs = Needs(value=True)
+    needs: Needs = field(default_factory=lambda: Needs(value=True))
 
     def __call__(self, outputs: Outputs, batch: PolicyBatch) -> LossSum:
         """Sum over tokens, and their number."""
@@ -75,7 +75,7 @@ class ValueLoss:
 def trust_region_step(
     learner: Learner, batch: PolicyBatch, settings: Trust, *, longest: int, share: float = 1.0
 ) -> dict[str, float]:
-    """Move the policy once; where nothing that was tried is both better and near enough, it stays as it was, bit for bit.
+    """Move the policy once; where nothing that was tried is better and near enough, it stays as it was, bit for bit.
 
     Args:
         learner: what holds the policy; it must know its `Curvature`.

@@ -1,0 +1,202 @@
+"""From judgements straight to a policy, without a reward model and without sampling: DPO, IPO, KTO.
+
+The policy is its own reward model: an answer's reward is beta log(pi / ref), and the losses of judgements are taken of
+that. Rafailov et al. 2023, https://arxiv.org/abs/2305.18290; Azar et al. 2023, https://arxiv.org/abs/2310.12036;
+Ethayarajh et al. 2024, https://arxiv.org/abs/2402.01306.
+
+Shape letters:  B answers   P judgements   T tokens   M pairs
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from plaudit.batch import LossSum, Needs, Outputs, TokenTree, pack
+from plaudit.errors import RecordError
+from plaudit.losses.pairwise import pairs_of_ranks, pairwise_ranking_loss
+from plaudit.losses.preference import implicit_reward, ipo_loss, kto_loss, kto_reference
+from plaudit.losses.reduction import masked_sum
+from plaudit.recipe import Recipe, Reward
+from plaudit.records import Judgement
+from plaudit.runs import Run
+from plaudit.runs.progress import say
+from plaudit.seeds import derive
+from plaudit.text import Words
+from plaudit.training.judged import JudgedTokens, judged_tokens
+from plaudit.training.learner import Learner, Part
+from plaudit.training.objectives import TextBatch
+from plaudit.training.rollouts import Reference
+from plaudit.training.stage import minibatch_indices, run_steps
+from plaudit.tuning import Policy
+
+__all__ = ["PreferenceBatch", "PreferenceLoss", "preference_items", "preference_steps", "train_preference"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PreferenceBatch:
+    """Judged answers, one prompt of the tree for each judgement, with what the reference says of them."""
+
+    tree: TokenTree
+    rank_B: Tensor
+    """int64 [B]: 1 is best, ties share a number; 0 for an answer with a thumb."""
+    desirable_B: Tensor
+    """bool [B]: a thumb up, or the best of its judgement."""
+    undesirable_B: Tensor
+    """bool [B]: a thumb down, or the worst of its judgement."""
+    sure_P: Tensor
+    """[P] probability that the judgement is the right way round."""
+    weight_P: Tensor
+    """[P] how much it counts."""
+    ref_logp_B: Tensor
+    """[B] log-probability of the whole answer under the reference, in nats."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PreferenceLoss:
+    """The loss of judgements of a policy's implicit rewards; each judgement weighs 1 (times its annotator's weight)."""
+
+    kind: Literal["dpo", "ipo", "kto"]
+    beta: float
+    """Cost of a nat, in log-odds of winning."""
+    reference: float = 0.0
+    """KTO's z0, in nats: the gain over the reference that leaves one cold."""
+    needs: Needs = field(default_factory=lambda: Needs(logp=True))
+
+    def __call__(self, outputs: Outputs, batch: PreferenceBatch) -> LossSum:
+        """Sum over judgements, and their weights."""
+        mask_BT = batch.tree.mask_BT()
+        logp_B = masked_sum(outputs.logp_BT, mask_BT)
+        sizes = [len(lengths) for lengths in batch.tree.answer_lengths]
+        ranks = iter(batch.rank_B.tolist())
+        pairs = pairs_of_ranks([[next(ranks) for _ in range(size)] for size in sizes])
+        reward_B = implicit_reward(logp_B, batch.ref_logp_B, beta=self.beta)
+        better_M, worse_M = pairs.better_M.to(logp_B.device), pairs.worse_M.to(logp_B.device)
+        loss_P = logp_B.new_zeros(len(sizes))
+        match self.kind:
+            case "dpo":
+                loss_P = pairwise_ranking_loss(reward_B, pairs, sure_J=batch.sure_P)
+            case "ipo":
+                ref_B = batch.ref_logp_B
+                loss_M = ipo_loss(logp_B[better_M], logp_B[worse_M], ref_B[better_M], ref_B[worse_M], beta=self.beta)
+                weight_M = pairs.weight_M.to(loss_M.device, loss_M.dtype)
+                loss_P = loss_P.index_add(0, pairs.judgement_M.to(loss_M.device), weight_M * loss_M)
+            case "kto":
+                told_B = batch.desirable_B | batch.undesirable_B
+                z0 = torch.tensor(self.reference, device=logp_B.device)
+                loss_B = kto_loss(logp_B, batch.ref_logp_B, batch.desirable_B, z0, beta=self.beta)
+                owner_B = torch.tensor(batch.tree.prompt_of_answers(), device=logp_B.device)
+                count_P = loss_P.index_add(0, owner_B, told_B.to(loss_P.dtype)).clamp(min=1)
+                loss_P = loss_P.index_add(0, owner_B, loss_B.masked_fill(~told_B, 0.0)) / count_P
+        total, denominator = (batch.weight_P * loss_P).sum(), float(batch.weight_P.sum())
+        gap_M = (reward_B[better_M] - reward_B[worse_M]).detach()
+        moved_B = (logp_B - batch.ref_logp_B).detach()
+        return LossSum(
+            total,
+            denominator,
+            {
+                "loss": (total.detach(), denominator),
+                "accuracy": ((gap_M > 0).sum(), float(len(gap_M))),
+                "reward_gap": (gap_M.sum(), float(len(gap_M))),
+                "log_ratio": (moved_B.sum(), float(len(moved_B))),
+            },
+        )
+
+
+def preference_items(judgements: Sequence[Judgement], words: Words, settings: Policy) -> list[JudgedTokens]:
+    """The judgements that the loss can learn from: those that order answers, and for KTO thumbs.
+
+    Raises:
+        RecordError: there is none.
+    """
+    kind = settings.preference.loss
+    told = Reward(rankings="pairs", choices="pairs", ties=False, label_smoothing=settings.preference.label_smoothing)
+    items, mix = judged_tokens(judgements, words, told)
+    kept = [item for item in items if len(set(item.ranks)) > 1 or (kind == "kto" and item.said.words == "thumb")]
+    if not kept:
+        thumbs = "; kto learns from thumbs" if kind != "kto" else ""
+        raise RecordError(
+            f"policy: none of {len(judgements)} judgements is for {kind}, which needs one answer above another "
+            f"({mix.describe()}){thumbs}"
+        )
+    left = f"; {len(items) - len(kept)} left out: no answer above another" if len(kept) < len(items) else ""
+    say(f"policy: {len(kept)} judgements for {kind}{left}")
+    return kept
+
+
+def preference_steps(items: int, settings: Policy) -> int:
+    """Optimiser steps in all."""
+    return max(1, math.ceil(settings.preference.epochs * items / settings.preference.minibatch))
+
+
+def train_preference(
+    run: Run,
+    learner: Learner,
+    reference: Reference,
+    items: Sequence[JudgedTokens],
+    settings: Policy,
+    recipe: Recipe,
+) -> None:
+    """Tune a policy toward what was judged better, staying near its reference as beta says.
+
+    Raises:
+        NumberError: a loss or a gradient is not finite.
+    """
+    seed, kind, beta = derive(recipe.seed, "policy"), settings.preference.loss, settings.kl.beta
+    steps = preference_steps(len(items), settings)
+
+    def body(step: int) -> dict[str, float]:
+        places = minibatch_indices(len(items), settings.preference.minibatch, step, seed=seed)
+        chosen = [items[i] for i in places]
+        loss = PreferenceLoss(kind=kind, beta=beta)
+        if kind == "kto":
+            loss = dataclasses.replace(loss, reference=_cold_gain(learner, reference, chosen))
+        return learner.step(Part(_batch(chosen, reference), loss))
+
+    run_steps(run, "policy", learner, steps, body, save_every=recipe.save_every)
+
+
+def _batch(chosen: Sequence[JudgedTokens], reference: Reference) -> PreferenceBatch:
+    tree = pack([(item.prompt, item.answers) for item in chosen], names=[item.name for item in chosen])
+    thumbs = [item.said.words == "thumb" for item in chosen]
+    up = [
+        bool(target) if thumb else rank == min(item.ranks)
+        for item, thumb in zip(chosen, thumbs, strict=True)
+        for rank, target in zip(item.ranks, item.target, strict=True)
+    ]
+    down = [
+        not target if thumb else rank == max(item.ranks)
+        for item, thumb in zip(chosen, thumbs, strict=True)
+        for rank, target in zip(item.ranks, item.target, strict=True)
+    ]
+    return PreferenceBatch(
+        tree=tree,
+        rank_B=torch.tensor([rank for item in chosen for rank in item.ranks]),
+        desirable_B=torch.tensor(up),
+        undesirable_B=torch.tensor(down),
+        sure_P=torch.tensor([item.sure for item in chosen]),
+        weight_P=torch.tensor([item.weight for item in chosen]),
+        ref_logp_B=_log_probability(reference, tree),
+    )
+
+
+def _log_probability(reference: Reference, tree: TokenTree) -> Tensor:
+    return masked_sum(reference.logp_BT(TextBatch(tree=tree)).cpu(), tree.mask_BT())
+
+
+def _cold_gain(learner: Learner, reference: Reference, chosen: Sequence[JudgedTokens]) -> float:
+    """KTO's z0: how much likelier than the reference the policy finds answers that belong to somebody else's prompt."""
+    if len(chosen) < 2:
+        return 0.0
+    mixed = pack(
+        [(one.prompt, other.answers[:1]) for one, other in zip(chosen, [*chosen[1:], chosen[0]], strict=True)],
+        names=[one.name for one in chosen],
+    )
+    said_B = masked_sum(learner.forward(TextBatch(tree=mixed), Needs(logp=True)).logp_BT.cpu(), mixed.mask_BT())
+    return float(kto_reference(said_B, _log_probability(reference, mixed)))
