@@ -23,8 +23,10 @@ from pydantic import Field, ValidationError, ValidationInfo, model_validator
 from plaudit.errors import RecipeError
 from plaudit.scoring import KINDS, Scoring
 from plaudit.section import Section
+from plaudit.start import MADE, Adapter, Model
 
 __all__ = [
+    "MADE",
     "Adapter",
     "Collect",
     "Data",
@@ -105,34 +107,6 @@ class Data(Section):
     """Prompts to answer while the policy is tuned."""
     held_out: float = Field(default=0.1, gt=0, lt=1)
     """Share of the prompts, drawn by prompt id, that no stage trains on."""
-
-
-class Adapter(Section):
-    """LoRA: train small matrices beside the frozen weights (https://arxiv.org/abs/2106.09685)."""
-
-    rank: int = Field(default=8, ge=1)
-    """Inner size of the added matrices."""
-    alpha: float = Field(default=16.0, gt=0)
-    """The added product is scaled by alpha / rank."""
-    targets: str | tuple[str, ...] = "all-linear"
-    """Names of the layers that get one."""
-
-
-class Model(Section):
-    """The language model to start from."""
-
-    path: str = "builtin"
-    """A Transformers folder or name, or `builtin` for a tiny model that the language stage makes from nothing."""
-    vocabulary: int = Field(default=2048, ge=512)
-    """Tokens of the built-in model, learned from the documents."""
-    tokenizer: str | None = None
-    """Folder or name of the tokenizer, where it is not beside the model."""
-    adapter: Adapter | None = None
-    """LoRA settings; nothing trains the whole model."""
-    random: bool = False
-    """Draw the weights anew, for a model of this shape."""
-    checkpointing: bool = False
-    """Recompute activations in the backward pass: less memory, about a third more time."""
 
 
 class Text(Section):
@@ -432,6 +406,7 @@ def _within_policy(recipe: Recipe) -> Iterator[_Contradiction]:
 
 
 def _between_stages(recipe: Recipe) -> Iterator[_Contradiction]:
+    yield from (_Contradiction(*found) for found in recipe.model.contradictions())
     if recipe.policy is not None:
         yield from _of_scorers(recipe)
     if recipe.model.random and recipe.language is None:
@@ -480,10 +455,10 @@ def _of_own_files(recipe: Recipe) -> Iterator[_Contradiction]:
         yield _Contradiction(
             "collect asks the annotators of a built-in world: set world, or give data.judgements", ("world",)
         )
-    if recipe.model.path == "builtin" and recipe.language is None:
+    if recipe.model.path in MADE and recipe.language is None:
         yield _Contradiction(
-            "model.path is 'builtin', a tiny model that the language stage makes from data.documents: set model.path "
-            "to yours, or give a language section",
+            f"model.path is {recipe.model.path!r}, a tiny model that the language stage makes from data.documents: set "
+            "model.path to yours, or give a language section",
             ("model.path", "world", "language"),
         )
 
@@ -496,9 +471,10 @@ def _of_world(recipe: Recipe, world: World) -> Iterator[_Contradiction]:
             )
     collect, policy = recipe.collect, recipe.policy
     first = next((stage for stage in ("sft", "collect", "reward", "policy") if getattr(recipe, stage) is not None), "")
-    if first and recipe.language is None and recipe.model.path == "builtin":
+    if first and recipe.language is None and recipe.model.path in MADE:
+        name = "the built-in model" if recipe.model.path == "builtin" else "an LSTM made from nothing"
         yield _Contradiction(
-            f"{first} starts from the built-in model, which the language stage trains: give a language section, or set "
+            f"{first} starts from {name}, which the language stage trains: give a language section, or set "
             "model.path to a trained one, such as runs/demo/language",
             ("language", "model.path"),
         )
