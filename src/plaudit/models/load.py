@@ -455,6 +455,10 @@ def _ready(model: Any, machine: Machine, checkpointing: bool) -> Any:
             module.p = 0.0
     if checkpointing:
         _recompute(model)
+    if isinstance(body_of(model), LstmModel):
+        # what was read stands in a file's memory, off the processor's stride, where matrix products round otherwise
+        for parameter in model.parameters():
+            parameter.data = parameter.data.clone()
     model.to(machine.device)
     return model.train(checkpointing)
 
