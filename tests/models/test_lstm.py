@@ -48,7 +48,9 @@ def lstm(layers: int = 2, **changes: Any) -> LstmForCausalLM:
     torch.manual_seed(3)
     ids: dict[str, Any] = {"bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0}
     values = {"vocab_size": 3 + len(LETTERS), "hidden_size": 16, "initializer_range": 1.0, **ids, **changes}
-    return LstmForCausalLM(LstmConfig(num_hidden_layers=layers, **values)).eval()
+    model = LstmForCausalLM(LstmConfig(num_hidden_layers=layers, **values))
+    model.eval()
+    return model
 
 
 def alone(model: LstmForCausalLM, prompt: Sequence[int], answer: Sequence[int]) -> list[float]:
@@ -231,9 +233,9 @@ def test_a_new_process_writes_the_same_answers_to_the_bit(tmp_path):
     words = Words(tiny_tokenizer(), Text())
     asked = Request(prompt=Prompt(text="why?"), context_ids=words.prompt_ids(Prompt(text="why?")), seeds=(1, 2, 3))
     (group,) = ModelSampler(model, words, CPU).sample([asked], Sampling(max_tokens=12))
-    here = [[list(answer.token_ids), list(answer.logps)] for answer in group.answers]
-    assert len({tuple(row[0]) for row in here}) == 3
-    assert json.loads(in_a_new_process(FRESH, tmp_path / "lstm")) == here
+    here = [(list(answer.token_ids), list(answer.logps)) for answer in group.answers]
+    assert len({tuple(tokens) for tokens, _ in here}) == 3
+    assert [tuple(row) for row in json.loads(in_a_new_process(FRESH, tmp_path / "lstm"))] == here
 
 
 def in_a_new_process(code: str, *words: object) -> str:
