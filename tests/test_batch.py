@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from plaudit.batch import LossSum, Needs, Outputs, TokenTree, pack, select, split
+from plaudit.batch import LossSum, Needs, Outputs, TokenTree, alike, pack, select, split
 from plaudit.errors import ShapeError
 
 quick = settings(deadline=None, max_examples=60, derandomize=True)
@@ -194,6 +194,23 @@ def test_what_cannot_be_selected():
         select(batch, [])
     with pytest.raises(ShapeError, match=r"table_BV: no rule to select along 'BV'"):
         select(Odd(tree=batch.tree, table_BV=torch.zeros(1, 2)), [0])
+
+
+def test_texts_of_about_one_length_by_hand():
+    # 0.7 x 100 = 70 lets 71 in and 69 not; 0.7 x 69 = 48.3, so 12, counted as 16, is too short
+    assert list(alike([71, 12, 0, 100, 69])) == [[3, 0], [4], [1]]
+    assert list(alike([16, 1, 0, 9])) == [[0, 3, 1]]
+    assert list(alike([0, 0])) == []
+
+
+@quick
+@given(st.lists(st.integers(0, 200)))
+def test_every_text_that_is_not_empty_is_in_one_group(sizes):
+    groups = list(alike(sizes))
+    assert sorted(i for group in groups for i in group) == [i for i, size in enumerate(sizes) if size]
+    for group in groups:
+        longest, shortest = max(sizes[i] for i in group), min(sizes[i] for i in group)
+        assert max(shortest, 16) >= 0.7 * longest
 
 
 def test_what_was_not_asked_for_is_an_error():

@@ -151,6 +151,13 @@ def test_the_book_reviews_with_a_model_made_of_them(small, tmp_path):
     assert all(line["prompt"] + line["reference"] in REVIEWS for line in lines)
 
 
+def test_the_lstm_that_is_made_of_stories(small, tmp_path):
+    recipe = small("lstm.yaml", "language.steps=2", "language.minibatch=4", "model.vocabulary=512")
+    summary = loop.run(recipe, tmp_path / "run")
+    assert {"reward_before", "reward_after", "kl_nats"} <= summary.keys()
+    assert len(rounds(tmp_path / "run")) == 2
+
+
 @pytest.mark.parametrize("to", ["reference", "prompt"])
 def test_the_book_reviews_with_a_gpt2_that_is_given(small, data, tmp_path, to):
     changes = [f"model.path={data / 'gpt2'}", "language=null", f"scorers.meaning.to={to}", f"scorers.meaning.{MINILM}"]

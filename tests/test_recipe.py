@@ -111,6 +111,18 @@ def test_an_unknown_setting_with_nothing_near():
         (OWN | {"reward": {"start": "model"}}, "reward needs data.judgements"),
         (OWN | {"scorers": {"a": {"kind": "model", "path": "r"}}, "policy": {}}, "policy needs data.prompts"),
         ({}, "model.path is 'builtin', a tiny model that the language stage makes from data.documents"),
+        (
+            {"model": {"path": "lstm"}},
+            "model.path is 'lstm', a tiny model that the language stage makes from data.documents",
+        ),
+        (WORLD | {"model": {"path": "lstm"}, "language": None}, "collect starts from an LSTM made from nothing, which"),
+        (WORLD | {"model": {"path": "lstm", "adapter": {}}}, "model.adapter: an LSTM has no layer that LoRA knows"),
+        (WORLD | {"model": {"path": "lstm", "checkpointing": True}}, "model.checkpointing: an LSTM cannot recompute"),
+        (
+            WORLD | {"model": {"path": "lstm", "tokenizer": "t"}},
+            "model.tokenizer is not read where model.path is 'lstm'",
+        ),
+        (WORLD | {"model": {"tokenizer": "t"}}, "model.tokenizer is not read where model.path is 'builtin'"),
         (OWN | {"model": {"path": "m", "random": True}}, "model.random draws weights that only the language stage"),
         (WORLD | {"data": {"prompts": [{"path": "p"}]}}, "data.prompts is not read where world is set"),
         (WORLD | {"collect": {"prompts": 4001}}, "collect.prompts 4001 is more than the 4000 of world.prompts"),
@@ -127,6 +139,10 @@ def test_a_contradiction_is_named_and_not_repaired(given, says):
 
 
 def test_contradictions_come_together():
+    wrong = {"path": "lstm", "adapter": {}, "checkpointing": True, "tokenizer": "t"}
+    found = problems({"model": wrong, "policy": {}})
+    for says in ("model.tokenizer", "model.adapter:", "model.checkpointing:", "model.path is", "policy needs a reward"):
+        assert says in found
     found = problems(OWN | {"sft": {}, "language": {}, "policy": {}})
     for says in ("sft needs", "language needs", "policy needs data.prompts", "policy needs a reward"):
         assert says in found

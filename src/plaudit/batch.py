@@ -21,7 +21,7 @@ from torch import Tensor
 
 from plaudit.errors import ShapeError
 
-__all__ = ["Batch", "Loss", "LossSum", "Needs", "Outputs", "TokenTree", "pack", "select", "split"]
+__all__ = ["Batch", "Loss", "LossSum", "Needs", "Outputs", "TokenTree", "alike", "pack", "select", "split"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -171,6 +171,22 @@ def pack(
         answer_lengths=tuple(tuple(len(answer) for answer in answers) for _, answers in texts),
         names=tuple(names),
     )
+
+
+def alike(sizes: Sequence[int], *, share: float = 0.7, least: int = 16) -> Iterator[list[int]]:
+    """Numbers of the texts that are not empty, in groups whose shortest has that share of the longest's length.
+
+    Args:
+        least: texts up to this long make no more groups.
+    """
+    group: list[int] = []
+    for text in sorted((i for i, size in enumerate(sizes) if size), key=lambda i: -sizes[i]):
+        if group and max(sizes[text], least) < share * sizes[group[0]]:
+            yield group
+            group = []
+        group.append(text)
+    if group:
+        yield group
 
 
 class Batch(Protocol):

@@ -22,14 +22,17 @@ from plaudit.cache import builtin_folder, keep_builtin, take_builtin
 from plaudit.errors import ModelError, RecipeError, RunError
 from plaudit.evaluation.compare import compare
 from plaudit.evaluation.reward import held_out as held_out_measures
+from plaudit.made import make_model
 from plaudit.materials import Materials, check_demonstrations, check_judgements, check_prompts, materials_of
-from plaudit.models.builtin import CONTEXT, frequent_characters, new_model, new_tokenizer
 from plaudit.models.load import (
     Machine,
     adapted,
     change_config,
+    check_reward_model,
+    check_suits,
     choose_machine,
     context_of,
+    is_lstm,
     load_language,
     load_reward,
     load_tokenizer,
@@ -41,7 +44,7 @@ from plaudit.models.load import (
 from plaudit.models.network import Critic, LanguageNetwork, RewardNetwork, new_head
 from plaudit.models.packed import bare
 from plaudit.reading import held_out, load, write_jsonl
-from plaudit.recipe import Language, Recipe, Sampling, Source, recipe_from
+from plaudit.recipe import MADE, Language, Recipe, Sampling, Source, recipe_from
 from plaudit.records import Group, Judgement, Prompt
 from plaudit.report import write_report
 from plaudit.runs import Run, write_json
@@ -188,8 +191,11 @@ class _Road:
             PlauditError: a model cannot be loaded, a file cannot be read, or there is too little in it.
         """
         recipe, left = self.recipe, [stage for stage in self._stages() if not self.run.finished(stage)]
-        readers = self._readers([self.start()])
-        graders = self._readers([self._trunk()] if "reward" in left else [])
+        models = [self.start(), *([self._trunk()] if "reward" in left else [])]
+        readers, graders = self._readers(models[:1]), self._readers(models[1:])
+        for model in models:
+            if model not in MADE:
+                check_suits(model, adapter=recipe.model.adapter, checkpointing=recipe.model.checkpointing)
         if self._evaluates():
             graders += self._readers(self._check_scorers())
         if recipe.world is not None:
@@ -220,11 +226,11 @@ class _Road:
         """Whether texts are to be cut after so many tokens of a tokenizer that the language stage has yet to make."""
         data = self.recipe.data
         cuts = any(source.prompt_tokens is not None for source in (*data.demonstrations, *data.prompts))
-        return cuts and self.start() == "builtin"
+        return cuts and self.start() in MADE
 
     def _readers(self, models: Sequence[str]) -> list[Words]:
-        """The tokenizers of these models, without that of the built-in one while it is not made."""
-        return [self.words(model) for model in models if model != "builtin"]
+        """The tokenizers of these models, without that of one which the language stage has yet to make."""
+        return [self.words(model) for model in models if model not in MADE]
 
     def _close(self) -> dict[str, Any]:
         shutil.rmtree(self.folder / "checkpoints", ignore_errors=True)
@@ -306,15 +312,8 @@ class _Road:
         settings = recipe.language
         assert settings is not None
         documents = self.materials.documents()
-        if recipe.model.path == "builtin":
-            there = self.materials.world
-            texts = [document.text for document in documents[:4000]]
-            alphabet = there.alphabet() if there is not None else frequent_characters(texts)
-            context = max(CONTEXT, recipe.text.max_prompt_tokens + recipe.text.max_answer_tokens)
-            tokenizer = new_tokenizer(texts, alphabet, vocabulary=recipe.model.vocabulary, context=context)
-            model = new_model(tokenizer, seed=derive(recipe.seed, "weights") if there is None else 0, context=context)
-            model.to(self.machine.device)
-            words = Words(tokenizer, recipe.text, context=context)
+        if recipe.model.path in MADE:
+            model, words = make_model(recipe, documents, self.machine)
         else:
             model = self.language_model(recipe.model.path, random=recipe.model.random)
             words = self.words(recipe.model.path)
@@ -589,7 +588,8 @@ class _Road:
         teacher = next((scoring for scoring in self._graders().values() if isinstance(scoring, ByModel)), None)
         folder = str(member_folders((teacher and teacher.path) or self.folder / "reward-model")[0])
         if teacher and load_tokenizer(folder).get_vocab() == words.tokenizer.get_vocab():
-            trunk, gain, bias = load_reward(folder, self.machine, checkpointing=self.recipe.model.checkpointing)
+            recompute = self.recipe.model.checkpointing and not is_lstm(check_reward_model(folder))
+            trunk, gain, bias = load_reward(folder, self.machine, checkpointing=recompute)
             head = new_head(trunk.score.in_features, bias=True, seed=seed)
             weight_1Q = torch.tensor([quality_weights(trunk.config)], device=trunk.score.weight.device)
             with torch.no_grad():
@@ -598,7 +598,8 @@ class _Road:
         else:
             trunk = self.language_model(self.tuned())
             head = _flat(new_head(size, bias=True, seed=seed))
-        body = adapted(bare(trunk).base_model, self.recipe.model.adapter, seed=seed, task="FEATURE_EXTRACTION")
+        adapter = None if is_lstm(trunk.config) else self.recipe.model.adapter  # an LSTM is trained whole
+        body = adapted(bare(trunk).base_model, adapter, seed=seed, task="FEATURE_EXTRACTION")
         return Critic(head.to(self.machine.device), body)
 
     def _evaluates(self) -> bool:

@@ -23,9 +23,11 @@ from pydantic import Field, ValidationError, ValidationInfo, model_validator
 from plaudit.errors import RecipeError
 from plaudit.scoring import KINDS, Scoring
 from plaudit.section import Section
+from plaudit.start import MADE, Adapter, Model
 from plaudit.tuning import Contradiction, Kl, Optimiser, Policy, Sampling, parts_of, within_policy
 
 __all__ = [
+    "MADE",
     "Adapter",
     "Collect",
     "Data",
@@ -106,34 +108,6 @@ class Data(Section):
     """Prompts to answer while the policy is tuned."""
     held_out: float = Field(default=0.1, gt=0, lt=1)
     """Share of the prompts, drawn by prompt id, that no stage trains on."""
-
-
-class Adapter(Section):
-    """LoRA: train small matrices beside the frozen weights (https://arxiv.org/abs/2106.09685)."""
-
-    rank: int = Field(default=8, ge=1)
-    """Inner size of the added matrices."""
-    alpha: float = Field(default=16.0, gt=0)
-    """The added product is scaled by alpha / rank."""
-    targets: str | tuple[str, ...] = "all-linear"
-    """Names of the layers that get one."""
-
-
-class Model(Section):
-    """The language model to start from."""
-
-    path: str = "builtin"
-    """A Transformers folder or name, or `builtin` for a tiny model that the language stage makes from nothing."""
-    vocabulary: int = Field(default=2048, ge=512)
-    """Tokens of the built-in model, learned from the documents."""
-    tokenizer: str | None = None
-    """Folder or name of the tokenizer, where it is not beside the model."""
-    adapter: Adapter | None = None
-    """LoRA settings; nothing trains the whole model."""
-    random: bool = False
-    """Draw the weights anew, for a model of this shape."""
-    checkpointing: bool = False
-    """Recompute activations in the backward pass: less memory, about a third more time."""
 
 
 class Text(Section):
@@ -317,6 +291,7 @@ def _contradictions(recipe: Recipe) -> Iterator[Contradiction]:
 
 
 def _between_stages(recipe: Recipe) -> Iterator[Contradiction]:
+    yield from (Contradiction(*found) for found in recipe.model.contradictions())
     if recipe.policy is not None:
         yield from _of_scorers(recipe)
     if recipe.model.random and recipe.language is None:
@@ -374,10 +349,10 @@ def _of_own_files(recipe: Recipe) -> Iterator[Contradiction]:
         yield Contradiction(
             "collect asks the annotators of a built-in world: set world, or give data.judgements", ("world",)
         )
-    if recipe.model.path == "builtin" and recipe.language is None:
+    if recipe.model.path in MADE and recipe.language is None:
         yield Contradiction(
-            "model.path is 'builtin', a tiny model that the language stage makes from data.documents: set model.path "
-            "to yours, or give a language section",
+            f"model.path is {recipe.model.path!r}, a tiny model that the language stage makes from data.documents: set "
+            "model.path to yours, or give a language section",
             ("model.path", "world", "language"),
         )
 
@@ -390,9 +365,10 @@ def _of_world(recipe: Recipe, world: World) -> Iterator[Contradiction]:
             )
     collect, policy = recipe.collect, recipe.policy
     first = next((stage for stage in ("sft", "collect", "reward", "policy") if getattr(recipe, stage) is not None), "")
-    if first and recipe.language is None and recipe.model.path == "builtin":
+    if first and recipe.language is None and recipe.model.path in MADE:
+        name = "the built-in model" if recipe.model.path == "builtin" else "an LSTM made from nothing"
         yield Contradiction(
-            f"{first} starts from the built-in model, which the language stage trains: give a language section, or set "
+            f"{first} starts from {name}, which the language stage trains: give a language section, or set "
             "model.path to a trained one, such as runs/demo/language",
             ("language", "model.path"),
         )

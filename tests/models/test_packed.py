@@ -20,7 +20,7 @@ from plaudit.recipe import Adapter
 from plaudit.testing.tiny import tiny_model
 from plaudit.training.objectives import TextBatch
 
-PACKED = ["llama", "qwen3", "gpt2", "gpt_neox", "opt", "mistral", "cohere", "granite"]
+PACKED = ["llama", "qwen3", "gpt2", "gpt_neox", "opt", "mistral", "cohere", "granite", "plaudit-lstm"]
 SLOW = ["bloom", "falcon", "gemma2"]
 
 TREES = {
@@ -94,7 +94,7 @@ def test_packing_attends_across_layers_and_not_across_answers():
     assert moved.nonzero().squeeze(1).tolist() == [3, 4]
 
 
-@pytest.mark.parametrize("kind", ["llama", "gpt2", "falcon"])
+@pytest.mark.parametrize("kind", ["llama", "gpt2", "falcon", "plaudit-lstm"])
 def test_gradients_are_those_of_the_rows(kind):
     model, tree = tiny_model(kind), TREES["K varies"]
     choose_road(model)

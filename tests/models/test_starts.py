@@ -20,20 +20,17 @@ from transformers import (
 
 from plaudit.batch import Needs, pack
 from plaudit.errors import ModelError
-from plaudit.models.generation import generate
 from plaudit.models.load import (
     Machine,
     adapted,
     context_of,
-    load_language,
     load_reward,
     load_tokenizer,
     new_lstm_reward,
     new_reward,
     save_model,
 )
-from plaudit.models.lstm import LstmConfig, LstmForCausalLM
-from plaudit.models.network import LanguageNetwork, RewardNetwork, head_of, reads_both_ways
+from plaudit.models.network import RewardNetwork, head_of, reads_both_ways
 from plaudit.recipe import Adapter, Text
 from plaudit.records import Prompt
 from plaudit.scorers import ModelScorer
@@ -207,70 +204,6 @@ def test_what_lacks_a_trained_head_is_refused(tmp_path):
     config.write_text(json.dumps({**json.loads(config.read_text()), "num_labels": 1}))
     with pytest.raises(ModelError, match="has no trained score head"):
         load_reward(str(folder), CPU)
-
-
-# --- LSTMs ----------------------------------------------------------------------------------------------------------
-
-
-def lstm(layers=2, **changes):
-    torch.manual_seed(3)
-    ids: dict[str, Any] = {"bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0}
-    config = LstmConfig(vocab_size=3 + len(LETTERS), hidden_size=16, num_hidden_layers=layers, **ids, **changes)
-    return LstmForCausalLM(config).eval()
-
-
-def test_an_lstm_is_the_formula_of_its_paper():
-    """One step by hand: gates i, f, g, o; c' = f c + i g; h' = o tanh c'."""
-    model = lstm(layers=1)
-    ids = torch.tensor([[5, 9]])
-    weights = dict(model.model.lstm.named_parameters())
-    state, cell = torch.zeros(16), torch.zeros(16)
-    for token in ids[0]:
-        given = model.model.embed_tokens.weight[token]
-        gates = weights["weight_ih_l0"] @ given + weights["bias_ih_l0"] + weights["weight_hh_l0"] @ state
-        i, f, g, o = (gates + weights["bias_hh_l0"]).chunk(4)
-        cell = f.sigmoid() * cell + i.sigmoid() * g.tanh()
-        state = o.sigmoid() * cell.tanh()
-    torch.testing.assert_close(model(ids).logits[0, -1], model.model.embed_tokens.weight @ state)
-
-
-@pytest.mark.parametrize("tied", [True, False])
-def test_an_lstm_survives_its_folder(tmp_path, tied):
-    model = lstm(tie_word_embeddings=tied)
-    save_model(model, tmp_path / "lstm", tiny_tokenizer())
-    again = load_language(str(tmp_path / "lstm"), CPU)
-    ids = torch.tensor([[1, 5, 9, 3]])
-    assert torch.equal(again(ids).logits, model(ids).logits)
-    assert (again.lm_head.weight is again.model.embed_tokens.weight) == tied
-
-
-@pytest.mark.parametrize("side", ["left", "right"])
-def test_padding_changes_nothing_for_an_lstm(side):
-    model, ids = lstm(), [[1, 5, 9, 3], [1, 7]]
-    tokenizer = tiny_tokenizer()
-    tokenizer.padding_side = side
-    batch = tokenizer.pad({"input_ids": ids}, return_tensors="pt")
-    logits = model(**batch).logits
-    for row, alone in enumerate(ids):
-        kept = logits[row][batch["attention_mask"][row].bool()]
-        torch.testing.assert_close(kept, model(torch.tensor([alone])).logits[0], atol=1e-6, rtol=0)
-
-
-def test_an_lstm_goes_the_road_of_rows_and_is_decoded():
-    model = lstm()
-    network = LanguageNetwork(model)
-    assert not network.packed
-    tree = pack([((1, 5, 6), [(7, 2), (8, 9, 2)]), ((1, 3), [(4,)])])
-    found_BT = network.outputs(tree, Needs(logp=True)).logp_BT
-    for row, (prompt, answer) in enumerate((((1, 5, 6), (7, 2)), ((1, 5, 6), (8, 9, 2)), ((1, 3), (4,)))):
-        logp = model(torch.tensor([[*prompt, *answer]])).logits[0].log_softmax(-1).detach()
-        expected = [float(logp[len(prompt) - 1 + t, token]) for t, token in enumerate(answer)]
-        assert found_BT[row, : len(answer)].tolist() == pytest.approx(expected, abs=1e-5)
-    found = generate(model, torch.tensor([[1, 5]]), max_tokens=3, stop_ids=[2])
-    likeliest = [1, 5]
-    for _ in range(found.shape[1] - 2):
-        likeliest.append(int(model(torch.tensor([likeliest])).logits[0, -1].argmax()))
-    assert found[0].tolist() == likeliest
 
 
 def test_an_lstm_reward_model_reads_the_last_token(tmp_path):

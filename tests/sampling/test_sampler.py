@@ -61,7 +61,7 @@ def by_hand(model, words, context, seed, sampling):
     return tokens, logps, Ended.CUT
 
 
-@pytest.mark.parametrize("kind", ["llama", "gpt2", "opt", "bloom", "gemma2"])
+@pytest.mark.parametrize("kind", ["llama", "gpt2", "opt", "bloom", "gemma2", "plaudit-lstm"])
 @pytest.mark.parametrize("temperature", [0.7, 0.0])
 def test_answers_are_those_of_a_plain_loop(kind, temperature):
     """Packed models and those on Transformers' own loop (Bloom, and Gemma 2 with its capped logits)."""
@@ -82,7 +82,7 @@ def test_answers_are_those_of_a_plain_loop(kind, temperature):
     assert ends == {Ended.STOPPED, Ended.CUT} or temperature == 0
 
 
-@pytest.mark.parametrize("kind", ["llama", "bloom"])
+@pytest.mark.parametrize("kind", ["llama", "bloom", "plaudit-lstm"])
 def test_greedy_is_transformers_greedy(kind):
     model = tiny_model(kind)
     words = words_for(model)
@@ -130,7 +130,7 @@ def whole(ending, longest):
     return 2 not in ending[:-1] and (ending[-1] == 2 or len(ending) == longest)
 
 
-@pytest.mark.parametrize("kind", ["llama", "bloom"])
+@pytest.mark.parametrize("kind", ["llama", "bloom", "plaudit-lstm"])
 def test_an_answer_depends_on_its_own_seed_only(kind):
     """Whatever the batch size, the neighbours and their order: the same tokens; log-probabilities to 1e-5."""
     model = tiny_model(kind)
@@ -152,7 +152,7 @@ def test_an_answer_depends_on_its_own_seed_only(kind):
                 assert answer.logps == pytest.approx(expected[answer.seed].logps, abs=1e-5), name
 
 
-@pytest.mark.parametrize("kind", ["llama", "gpt2", "bloom"])
+@pytest.mark.parametrize("kind", ["llama", "gpt2", "bloom", "plaudit-lstm"])
 def test_the_learner_agrees_on_the_log_probabilities(kind):
     model = tiny_model(kind)
     words = words_for(model)
@@ -203,17 +203,18 @@ def test_the_context_limits_the_budget():
         ModelSampler(model, words, CPU).sample([full], Sampling())
 
 
-def watched(**words):
-    """A model and the sizes of its forward passes."""
-    model = tiny_model()
+def watched(kind, **words):
+    """A model and the sizes of its forward passes, in tokens."""
+    model = tiny_model(kind)
     rows: list[int] = []
     choose_road(model)
-    model.get_input_embeddings().register_forward_hook(lambda module, args, out: rows.append(args[0].shape[1]))
+    model.get_input_embeddings().register_forward_hook(lambda module, args, out: rows.append(args[0].numel()))
     return model, words_for(model, **words), rows
 
 
-def test_prompts_are_read_once_and_only_live_answers_are_computed():
-    model, words, rows = watched(stop_ids=range(3, 20))
+@pytest.mark.parametrize("kind", ["llama", "plaudit-lstm"])
+def test_prompts_are_read_once_and_only_live_answers_are_computed(kind):
+    model, words, rows = watched(kind, stop_ids=range(3, 20))
     requests = requests_for(words, answers=4)
     finished: list[int] = []
     sampler = ModelSampler(model, words, CPU, progress=finished.append)
@@ -226,9 +227,10 @@ def test_prompts_are_read_once_and_only_live_answers_are_computed():
     assert sum(finished) == 16
 
 
+@pytest.mark.parametrize("kind", ["llama", "plaudit-lstm"])
 @pytest.mark.parametrize("batch", [4, 8])
-def test_waiting_requests_fill_the_free_places(batch):
-    model, words, rows = watched(stop_ids=range(3, 9))
+def test_waiting_requests_fill_the_free_places(batch, kind):
+    model, words, rows = watched(kind, stop_ids=range(3, 9))
     requests = requests_for(words, prompts=["a long question"] * 3, answers=10)
     sampler = ModelSampler(model, words, CPU)
     alone = sampler.sample(requests, Sampling(max_tokens=12, batch=99))
@@ -243,7 +245,7 @@ def test_waiting_requests_fill_the_free_places(batch):
     assert min(while_waiting) > batch * 3 / 4  # a quarter of the places is free before they are filled
 
 
-@pytest.mark.parametrize("kind", ["llama", "bloom"])
+@pytest.mark.parametrize("kind", ["llama", "bloom", "plaudit-lstm"])
 def test_broken_weights_name_the_prompt(kind):
     model = tiny_model(kind, tie_word_embeddings=False)
     words = words_for(model)
@@ -264,7 +266,7 @@ def test_a_window_that_an_answer_would_leave_is_an_error():
         ModelSampler(model, words, CPU).sample(requests, Sampling(max_tokens=20))
 
 
-@pytest.mark.parametrize("kind", ["llama", "bloom"])
+@pytest.mark.parametrize("kind", ["llama", "bloom", "plaudit-lstm"])
 def test_a_models_generation_config_changes_nothing(kind):
     """Folders ask for penalties and forced tokens; answers are drawn from the model's own distribution."""
     model = tiny_model(kind)
@@ -314,7 +316,7 @@ def test_the_model_is_left_as_it_was():
         sampler.load("weights", 4)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("kind", ["llama", "gpt2", "opt", "gpt_neox", "bloom"])
+@pytest.mark.parametrize("kind", ["llama", "gpt2", "opt", "gpt_neox", "bloom", "plaudit-lstm"])
 def test_in_bfloat16_the_learner_nearly_agrees(kind):
     """Rotary embeddings leave keys in fp32 under autocast and values not; sampler and learner must take both."""
     half = Machine(device=torch.device("cpu"), bf16=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -27,6 +28,7 @@ from plaudit.training.preference_stage import (
     train_preference,
 )
 from plaudit.training.rollouts import Reference
+from plaudit.tuning import Preference
 
 CPU = Machine(device=torch.device("cpu"), bf16=False)
 WORDS = Words(tiny_tokenizer(), Text(), context=64)
@@ -36,7 +38,7 @@ def settings_of(kind, **changes):
     return Policy(
         algorithm="dpo",
         kl=Kl(beta=0.2),
-        preference={"loss": kind, "epochs": 8, "minibatch": 4, **changes},
+        preference=Preference(loss=kind, epochs=8, minibatch=4, **changes),
         optimiser=Optimiser(learning_rate=5e-3, warmup=0, decay="constant"),
     )
 
@@ -63,7 +65,8 @@ class Stage:
         self.items = preference_items(judgements, WORDS, self.settings)
         self.network = LanguageNetwork(tiny_model())
         steps = preference_steps(len(self.items), self.settings)
-        self.learner = ModelLearner(self.network, self.settings.optimiser, steps=steps, machine=CPU, micro_tokens=8192)
+        optimiser = self.settings.optimiser
+        self.learner: Any = ModelLearner(self.network, optimiser, steps=steps, machine=CPU, micro_tokens=8192)
         self.reference = Reference(LanguageNetwork(tiny_model()), adapted=False, machine=CPU, micro_tokens=8192)
         if fail_at is not None:
             step = self.learner.step
@@ -150,12 +153,12 @@ def batch_of(**changes):
 def test_dpo_and_ipo_are_means_over_pairs():
     logp_B = torch.tensor([-3.0, -1.5, -2.0, -2.0, -3.5])
     pairs = [[(0, 1)], [(3, 2), (3, 4), (2, 4)]]
-    for kind, function in (("dpo", dpo_loss), ("ipo", ipo_loss)):
+    losses: list[tuple[Any, Any]] = [("dpo", dpo_loss), ("ipo", ipo_loss)]
+    for kind, function in losses:
         expected = 0.0
         for own in pairs:
             better, worse = (torch.tensor(side) for side in zip(*own, strict=True))
-            found = function(logp_B[better], logp_B[worse], REF_B[better], REF_B[worse], beta=0.5)
-            expected += float(found.mean())
+            expected += float(function(logp_B[better], logp_B[worse], REF_B[better], REF_B[worse], beta=0.5).mean())
         found = PreferenceLoss(kind=kind, beta=0.5)(Outputs(logp=LOGP_BT), batch_of())
         assert float(found.total) == pytest.approx(expected, abs=1e-5)
         assert found.denominator == 2

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 
@@ -135,9 +137,10 @@ def test_a_learner_without_curvature_is_refused():
         def forward(self, batch, needs):
             raise AssertionError
 
-    assert not isinstance(Plain(), Curvature)
+    plain: Any = Plain()
+    assert not isinstance(plain, Curvature)
     with pytest.raises(RecipeError, match=r"policy\.algorithm trpo needs gradients as vectors, which Plain lacks"):
-        trust_region_step(Plain(), batch_of(learner_of(), 0), Trust(), longest=8)
+        trust_region_step(plain, batch_of(learner_of(), 0), Trust(), longest=8)
 
 
 def test_a_gradient_that_is_no_number_moves_nothing():

@@ -26,14 +26,14 @@ CONTEXT = 192
 """Tokens that the built-in model reads at least, prompt and answer together."""
 
 
-def new_tokenizer(texts: Sequence[str], alphabet: str, *, vocabulary: int = 2048, context: int = CONTEXT) -> Any:
+def new_tokenizer(texts: Sequence[str], alphabet: str, *, vocabulary: int = 2048, context: int | None = CONTEXT) -> Any:
     """A byte-level BPE tokenizer with start, end and pad tokens of their own.
 
     Args:
         texts: what the merges are learned from.
         alphabet: characters that must never fall apart into bytes, such as Chinese ones.
         vocabulary: number of tokens; enough that a name is one token.
-        context: tokens that its model can read.
+        context: tokens that its model can read; None if it sets no limit.
     """
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
@@ -57,7 +57,7 @@ def new_tokenizer(texts: Sequence[str], alphabet: str, *, vocabulary: int = 2048
         eos_token="<|end|>",
         clean_up_tokenization_spaces=False,
         padding_side="left",
-        model_max_length=context,
+        **({} if context is None else {"model_max_length": context}),
     )
 
 

@@ -5,19 +5,21 @@ Importing this module makes `AutoModelForCausalLM` and `AutoModelForSequenceClas
 
     model = LstmForCausalLM(LstmConfig(vocab_size=2048, hidden_size=256))
 
-A state depends on what came before it alone, so texts padded on the right need no mask. Hochreiter and Schmidhuber
-1997, https://doi.org/10.1162/neco.1997.9.8.1735.
+A state depends on what came before it alone, so texts padded on the right need no mask, and answers to one prompt go on
+from the state at its end. Hochreiter and Schmidhuber 1997, https://doi.org/10.1162/neco.1997.9.8.1735.
 
-Shape letters:  B texts   T tokens   D hidden size   V vocabulary
+Shape letters:  B texts   T tokens   D hidden size   V vocabulary   N tokens of a packed row   L layers
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.utils.rnn import PackedSequence, pack_sequence, pad_sequence, unpack_sequence
 from transformers import (
     AutoConfig,
     AutoModel,
@@ -33,7 +35,12 @@ from transformers.modeling_outputs import (
     SequenceClassifierOutput,
 )
 
-__all__ = ["LstmConfig", "LstmForCausalLM", "LstmForSequenceClassification", "LstmModel"]
+from plaudit.batch import TokenTree, alike
+
+__all__ = ["LstmConfig", "LstmForCausalLM", "LstmForSequenceClassification", "LstmModel", "State"]
+
+State = tuple[Tensor, Tensor]
+"""[L, B, D] output and [L, B, D] cell of each layer after the last token that was read."""
 
 
 class LstmConfig(PreTrainedConfig):
@@ -100,15 +107,65 @@ class LstmModel(_Lstm):
         del others
         embedded_BTD = self.embed_tokens(input_ids) if inputs_embeds is None else inputs_embeds
         if attention_mask is None or bool(attention_mask[:, 0].all()):
-            state_BTD, _ = self.lstm(embedded_BTD)
+            state_BTD, _ = self.run(embedded_BTD)
             return BaseModelOutput(last_hidden_state=state_BTD)
         # padded on the left: turn each row so that its text begins at 0, and back
         pad_B = (attention_mask.cumsum(1) == 0).sum(1)
         place_BT = torch.arange(embedded_BTD.shape[1], device=pad_B.device) + pad_B[:, None]
         turned_BTD = embedded_BTD.gather(1, _spread(place_BT % embedded_BTD.shape[1], embedded_BTD))
-        state_BTD, _ = self.lstm(turned_BTD)
+        state_BTD, _ = self.run(turned_BTD)
         back_BT = (place_BT - 2 * pad_B[:, None]) % embedded_BTD.shape[1]
         return BaseModelOutput(last_hidden_state=state_BTD.gather(1, _spread(back_BT, state_BTD)))
+
+    def run(self, given: Any, start: State | None = None) -> tuple[Any, State]:
+        """The recurrent layers on [B, T, D] or on a `PackedSequence`, from a state or from zeros.
+
+        In fp32 under autocast too: what is rounded at every step adds up, and few processors have the 16-bit kernel.
+        """
+        begin = None if start is None else (start[0].contiguous(), start[1].contiguous())
+        with torch.autocast(self.embed_tokens.weight.device.type, enabled=False):
+            found: tuple[Any, State] = self.lstm(given, begin)
+        return found
+
+    def read(self, texts: Sequence[Sequence[int]]) -> State:
+        """The state after each of these texts, none of them empty; its last output is what a head reads."""
+        token_N = torch.tensor([token for text in texts for token in text], device=self.embed_tokens.weight.device)
+        embedded_ND = self.embed_tokens(token_N)
+        return self._read_to_the_end(embedded_ND.split([len(text) for text in texts]))[1]
+
+    def read_on(self, token_B: Tensor, start: State) -> State:
+        """The state after one more token of each text."""
+        end: State = self.run(self.embed_tokens(token_B)[:, None], start)[1]
+        return end
+
+    def read_tree(self, tree: TokenTree) -> Tensor:
+        """[N, D] the output at every token of a packed row: each prompt read once, each answer from where it ended."""
+        embedded_ND = self.embed_tokens(tree.token_N)
+        texts = list(zip(tree.prompt_lengths, tree.answer_lengths, strict=True))
+        if all(len(answers) == 1 for _, answers in texts):  # a text is read in one go
+            return torch.cat(self._read_alike(embedded_ND.split([prompt + answers[0] for prompt, answers in texts])))
+        pieces = embedded_ND.split([size for prompt, answers in texts for size in (prompt, *answers)])
+        begins = [first for _, answers in texts for first in (True, *(False for _ in answers))]
+        prompts = [piece for piece, first in zip(pieces, begins, strict=True) if first]
+        answers = [piece for piece, first in zip(pieces, begins, strict=True) if not first]
+        output, (out_LPD, cell_LPD) = self._read_to_the_end(prompts)
+        of_B = tree.prompt_of_answers()
+        states = iter(unpack_sequence(output)), iter(self._read_alike(answers, (out_LPD[:, of_B], cell_LPD[:, of_B])))
+        return torch.cat([next(states[0] if first else states[1]) for first in begins])
+
+    def _read_to_the_end(self, texts: Sequence[Tensor]) -> tuple[PackedSequence, State]:
+        """Embedded texts, packed: the padded kernel, which trains faster on a CPU, would read on behind their ends."""
+        return self.run(pack_sequence(list(texts), enforce_sorted=False))
+
+    def _read_alike(self, texts: Sequence[Tensor], start: State | None = None) -> list[Tensor]:
+        """[T, D] outputs of each embedded text, padded beside others of about its length; an empty one stays empty."""
+        found = list(texts)
+        for rows in alike([len(text) for text in texts]):
+            begin = None if start is None else (start[0][:, rows], start[1][:, rows])
+            output_BTD, _ = self.run(pad_sequence([texts[b] for b in rows], batch_first=True), begin)
+            for b, output_TD in zip(rows, output_BTD, strict=True):
+                found[b] = output_TD[: len(texts[b])]
+        return found
 
 
 def _spread(place_BT: Tensor, like_BTD: Tensor) -> Tensor:

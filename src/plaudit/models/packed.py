@@ -5,9 +5,9 @@ forward. Ours receives a `plan` there, which says which tokens see which. Linear
 embeddings run on the packed row `[1, N]` untouched; only inside attention are queries and keys gathered into
 padded blocks: prompts among themselves, and each answer against its prompt and itself.
 
-A model whose attention cannot be replaced (recurrent ones, those with soft-capping or sinks inside attention) takes
-the road of rows: each answer with a copy of its prompt, padded. `choose_road` compares the two once, on a small tree,
-when a model is loaded.
+A model whose attention cannot be replaced (one with soft-capping or sinks inside it, a state-space model) takes the
+road of rows: each answer with a copy of its prompt, padded. `choose_road` compares the two once, on a small tree, when
+a model is loaded. An LSTM of ours has no attention: it reads the row by itself, each prompt once.
 
 Shape letters:  N tokens of the row   H heads   E size of a head   B answers   P prompts   T tokens   D hidden size
                 R tokens of the row that somebody reads
@@ -26,8 +26,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import AttentionInterface, AttentionMaskInterface
 
-from plaudit.batch import TokenTree, pack
+from plaudit.batch import TokenTree, alike, pack
 from plaudit.errors import ModelError
+from plaudit.models.lstm import LstmModel
 
 __all__ = [
     "ATTENTION",
@@ -157,32 +158,16 @@ class TreePlan:
         return torch.cat(mixed)[self._place_N]
 
 
-def _alike(sizes: Sequence[int], *, share: float = 0.7, least: int = 16) -> Iterator[list[int]]:
-    """Numbers of the texts that are not empty, in groups whose shortest has that share of the longest's length.
-
-    Args:
-        least: texts up to this long make no more groups.
-    """
-    group: list[int] = []
-    for text in sorted((i for i, size in enumerate(sizes) if size), key=lambda i: -sizes[i]):
-        if group and max(sizes[text], least) < share * sizes[group[0]]:
-            yield group
-            group = []
-        group.append(text)
-    if group:
-        yield group
-
-
 def _causal(starts: Sequence[int], sizes: Sequence[int]) -> Iterator[_Block]:
     """Texts that see themselves."""
-    for rows in _alike(sizes):
+    for rows in alike(sizes):
         query_BT, real_BT = _places([starts[b] for b in rows], [sizes[b] for b in rows])
         yield _Block(query_BT, real_BT, query_BT, None)
 
 
 def _after_heads(starts: Sequence[int], sizes: Sequence[int], heads: Sequence[tuple[int, int]]) -> Iterator[_Block]:
     """Answers that see their prompts, each given by start and length, and themselves."""
-    for rows in _alike(sizes):
+    for rows in alike(sizes):
         query_BT, real_BT = _places([starts[b] for b in rows], [sizes[b] for b in rows])
         start_B1, size_B1 = _column([heads[b][0] for b in rows]), _column([heads[b][1] for b in rows])
         longest = int(size_B1.max())
@@ -221,7 +206,10 @@ def bare(model: Any) -> Any:
 
 def hidden_states(model: Any, tree: TokenTree) -> Tensor:
     """[N, D] last hidden state of every token of the row, by the road that `choose_road` chose for the model."""
-    return _rows(model, tree) if _ROADS[body_of(model)] is None else _packed(model, tree)
+    body = body_of(model)
+    if isinstance(body, LstmModel):
+        return body.read_tree(tree)
+    return _rows(model, tree) if _ROADS[body] is None else _packed(model, tree)
 
 
 def end_states(model: Any, tree: TokenTree) -> Tensor:
@@ -289,11 +277,14 @@ def _rows(model: Any, tree: TokenTree) -> Tensor:
 
 
 def choose_road(model: Any) -> bool:
-    """Give the model packed attention if that changes nothing, tried on a small tree; True if it did.
+    """Give the model packed attention if that changes nothing, tried on a small tree; True if it reads the row.
 
-    The answer is kept on the model in memory, never in its saved folder. A model that cannot pack stays as it was.
+    The answer is kept on the model in memory, never in its saved folder. A model that cannot pack stays as it was, and
+    so does an LSTM, which reads the row without attention.
     """
     body = body_of(model)
+    if isinstance(body, LstmModel):
+        return True
     if body not in _ROADS:
         _ROADS[body] = _try_packing(bare(model))
         if _ROADS[body] is not None:

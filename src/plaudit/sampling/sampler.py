@@ -1,10 +1,10 @@
 """The embedded sampler: batched decoding of a Transformers model, without padding and without waiting.
 
-Prompts are read once, however many answers they get. Keys and values live in memory laid out beforehand. A
-finished answer's place is taken by the last one in flight, so that every step computes live rows only, and waiting
-requests fill the free places.
+Prompts are read once, however many answers they get; what was read is kept (`plaudit.sampling.memory`). A finished
+answer's place is taken by the last one in flight, so that every step computes live rows only, and waiting requests fill
+the free places.
 
-Shape letters:  S answers in flight   T tokens   H key heads   E size of a head   N tokens of a packed row
+Shape letters:  S answers in flight   T tokens   V vocabulary
 """
 
 from __future__ import annotations
@@ -24,10 +24,11 @@ from plaudit.errors import ModelError, NumberError, TextError
 from plaudit.models.generation import generate
 from plaudit.models.load import Machine
 from plaudit.models.logprobs import logits_of
-from plaudit.models.packed import attend, choose_road, run_packed
+from plaudit.models.packed import choose_road
 from plaudit.recipe import Sampling
 from plaudit.records import Answer, Ended, Group
 from plaudit.sampling.draw import draw, uniforms
+from plaudit.sampling.memory import Memory, drop, memory_for
 from plaudit.sampling.seam import Request
 from plaudit.text import Words
 
@@ -94,7 +95,7 @@ class ModelSampler:
         try:
             with self.machine.computing():
                 flights = list(self._flights(requests, sampling))
-                decode = self._decode_packed if self._packed else self._decode_slowly
+                decode = self._decode if self._packed else self._decode_slowly
                 for flight, ended in decode(flights, sampling):
                     done[flight.request, flight.number] = self._answer(flight, ended)
         finally:
@@ -156,10 +157,10 @@ class ModelSampler:
             ended.append(Ended.STOPPED if stopped else Ended.CUT if cut else None)
         return ended
 
-    def _decode_packed(self, waiting: list[_Flight], sampling: Sampling) -> Iterator[tuple[_Flight, Ended]]:
+    def _decode(self, waiting: list[_Flight], sampling: Sampling) -> Iterator[tuple[_Flight, Ended]]:
         places = min(sampling.batch, len(waiting))
         longest = max((len(flight.context) + flight.budget for flight in waiting), default=0)
-        memory = _Memory(places, longest)
+        memory = memory_for(self.model, places, longest)
         queue = list(reversed(waiting))
         live: list[_Flight] = []
         while queue or live:
@@ -171,8 +172,7 @@ class ModelSampler:
             else:
                 token_S = torch.tensor([flight.tokens[-1] for flight in live], device=self.machine.device)
                 length_S = torch.tensor([len(f.context) + len(f.tokens) - 1 for f in live], device=self.machine.device)
-                plan = _NextToken(memory, length_S)
-                logits_SV = self._logits(run_packed(self.model, token_S, length_S, plan))
+                logits_SV = self._logits(memory.read_on(token_S, length_S))
                 fresh = slice(0, len(live))
             ends = self._write(live[fresh], logits_SV, sampling)
             finished = [fresh.start + i for i, ended in enumerate(ends) if ended is not None]
@@ -181,20 +181,16 @@ class ModelSampler:
                 assert ended is not None
                 yield live[place], ended
             memory.drop(finished, len(live))
-            _drop(live, finished)
+            drop(live, finished)
             if finished:
                 self._progress(len(finished))
 
-    def _read(self, memory: _Memory, entering: Sequence[_Flight], first: int) -> Tensor:
+    def _read(self, memory: Memory, entering: Sequence[_Flight], first: int) -> Tensor:
         """Run the contexts of the entering answers, each once; returns the logits [S, V] of their first tokens."""
-        device = self.machine.device
         places: dict[tuple[int, ...], list[int]] = defaultdict(list)
         for offset, flight in enumerate(entering):
             places[flight.context].append(first + offset)
-        plan = _FirstRead(memory, [(len(context), rows) for context, rows in places.items()], device)
-        token_N = torch.tensor([token for context in places for token in context], device=device)
-        hidden_ND = run_packed(self.model, token_N, plan.position_N, plan)
-        logits = self._logits(hidden_ND[plan.last])
+        logits = self._logits(memory.read(list(places.items())))
         order = {context: i for i, context in enumerate(places)}
         return logits[[order[flight.context] for flight in entering]]
 
@@ -234,90 +230,3 @@ class _Dictate(LogitsProcessor):
             self.ended[i] = ended
         token_S = torch.tensor([flight.tokens[-1] for flight in self.flights], device=scores.device)
         return torch.full_like(scores, float("-inf")).scatter(1, token_S[:, None], 0.0)
-
-
-class _Memory:
-    """Keys and values of every layer, `[S, T, H, E]`, laid out before the first token."""
-
-    def __init__(self, places: int, longest: int) -> None:
-        self.places, self.longest = places, longest
-        self.layers: dict[int, tuple[Tensor, Tensor]] = {}
-
-    def of(self, layer: int, like: Tensor) -> tuple[Tensor, Tensor]:
-        """A layer's keys and values, made on its first use in the precision of its values.
-
-        Rotary embeddings leave keys in fp32 under autocast, but attention reads them in the lower precision anyway.
-        """
-        if layer not in self.layers:
-            shape = (self.places, self.longest, *like.shape[1:])
-            self.layers[layer] = like.new_zeros(shape), like.new_zeros(shape)
-        return self.layers[layer]
-
-    def drop(self, finished: Sequence[int], live: int) -> None:
-        """Free the finished rows: the last live rows move into their places."""
-        for place in sorted(finished, reverse=True):
-            live -= 1
-            if place != live:
-                for keys, values in self.layers.values():
-                    keys[place] = keys[live]
-                    values[place] = values[live]
-
-
-def _drop(live: list[_Flight], finished: Sequence[int]) -> None:
-    for place in sorted(finished, reverse=True):
-        live[place] = live[-1]
-        live.pop()
-
-
-class _FirstRead:
-    """Contexts read for the first time: causal, each into the places of its answers."""
-
-    def __init__(self, memory: _Memory, contexts: Sequence[tuple[int, list[int]]], device: torch.device) -> None:
-        self.memory = memory
-        sizes = torch.tensor([size for size, _ in contexts])
-        self.longest = int(sizes.max())
-        step = torch.arange(self.longest)
-        self.real_ST = (step < sizes[:, None]).to(device)
-        start = sizes.cumsum(0) - sizes
-        self.index_ST = (start[:, None] + torch.minimum(step, sizes[:, None] - 1)).to(device)
-        self.position_N = step.expand(len(sizes), -1)[self.real_ST.cpu()].to(device)
-        self.last = (start + sizes - 1).to(device)
-        self.rows = torch.tensor([row for _, rows in contexts for row in rows], device=device)
-        self.context_of = torch.tensor([c for c, (_, rows) in enumerate(contexts) for _ in rows], device=device)
-
-    def attend(self, layer: int, query_NHE: Tensor, key_NHE: Tensor, value_NHE: Tensor, scale: float | None) -> Tensor:
-        """[N, H, E] mixed values."""
-        keys, values = key_NHE[self.index_ST], value_NHE[self.index_ST]
-        all_keys, all_values = self.memory.of(layer, value_NHE)
-        all_keys[self.rows, : self.longest] = keys[self.context_of].to(all_keys.dtype)
-        all_values[self.rows, : self.longest] = values[self.context_of]
-        return attend(query_NHE[self.index_ST], keys, values, scale, None, causal=True)[self.real_ST]
-
-
-class _NextToken:
-    """One new token for each answer in flight, after all that stands in its place."""
-
-    def __init__(self, memory: _Memory, length_S: Tensor) -> None:
-        self.memory = memory
-        self.row = torch.arange(len(length_S), device=length_S.device)
-        self.length_S = length_S
-        self.longest = int(length_S.max()) + 1
-        unseen_ST = torch.arange(self.longest, device=length_S.device) > length_S[:, None]
-        self.bias = torch.zeros(unseen_ST.shape, device=length_S.device).masked_fill(unseen_ST, float("-inf"))
-        self.bias = self.bias[:, None, None, :]
-
-    def attend(self, layer: int, query_NHE: Tensor, key_NHE: Tensor, value_NHE: Tensor, scale: float | None) -> Tensor:
-        """[S, H, E] mixed values."""
-        keys, values = self.memory.of(layer, value_NHE)
-        keys[self.row, self.length_S] = key_NHE.to(keys.dtype)
-        values[self.row, self.length_S] = value_NHE
-        live = len(self.row)
-        mixed = attend(
-            query_NHE[:, None],
-            keys[:live, : self.longest],
-            values[:live, : self.longest],
-            scale,
-            self.bias.to(query_NHE.dtype),
-            causal=False,
-        )
-        return mixed[:, 0]

@@ -18,6 +18,8 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
+from plaudit.models.lstm import LstmConfig
+
 __all__ = ["FAMILIES", "LETTERS", "tiny_model", "tiny_tokenizer"]
 
 LETTERS = "abcdefghijklmnopqrstuvwxyz0123456789 .,:?!'\n"
@@ -54,6 +56,7 @@ FAMILIES: dict[str, dict[str, Any]] = {
         "max_position_embeddings": 64,
         "init_std": 0.2,
     },
+    LstmConfig.model_type: {"hidden_size": 32, "num_hidden_layers": 2, "initializer_range": 1.0},
 }
 """Kinds of model with sizes that suit a test; other kinds that Transformers knows need their own."""
 
