@@ -112,7 +112,7 @@ class Stage:
         {"algorithm": "ppo", "critic": "shared"},
         {"algorithm": "ppo", "epochs": 2, "minibatch": 16},
         *({"algorithm": name} for name in SAMPLING if name not in ("ppo", "ppo-ptx", "trpo")),
-        {"algorithm": "trpo", "trust": {"bound": 0.3}},
+        {"algorithm": "trpo", "trust": {"bound": 0.6}},
         {"algorithm": "ppo-ptx", "pretraining": 0.1},
         {"algorithm": "rloo", "objective": "weighted", "epochs": 2, "minibatch": 16},
         {"algorithm": "dr-grpo", "kl": Kl(beta=0.01, estimator="full")},
