@@ -19,6 +19,7 @@ import yaml
 
 from plaudit.cli import app
 from plaudit.recipe import load_recipe, recipe_from
+from plaudit.tuning import PARTS
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "src" / "plaudit"
@@ -278,3 +279,24 @@ def test_the_commands_of_the_readme_exist():
     named = re.findall(r"^plaudit (\w+)", "\n".join(blocks("README.md", "sh")), re.MULTILINE)
     assert named
     assert set(named) - known == set()
+
+
+def test_the_table_of_algorithms_is_true():
+    """ARCHITECTURE.md says of every algorithm what `PARTS` has it made of."""
+    text = (ROOT / "ARCHITECTURE.md").read_text(encoding="utf-8").split("## The algorithms")[1].split("\n## ")[0]
+    rows = [
+        [cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines() if line.startswith("| `")
+    ]
+    found = {row[0].strip("`"): row[1:] for row in rows[1:]}
+    expected = {
+        name: [
+            parts.baseline + (", from each token on" if parts.to_go else ""),
+            parts.normalise,
+            parts.objective if parts.update == "gradient" else parts.update,
+            parts.reduction,
+            f"{parts.where}, {parts.estimator}",
+        ]
+        for name, parts in PARTS.items()
+        if parts.update != "judgements"
+    }
+    assert found == expected

@@ -54,7 +54,7 @@ def test_an_lstm_made_from_texts_learns_a_rule(own_road, tmp_path, how, no_repor
         scorers={"four": {"kind": "length", "target": 4}},
         evaluate={"prompts": 8, **tokens},
     )
-    size = {"steps": 20, "prompts_per_round": 8, "answers_per_prompt": 4, "kl": {"beta": 0.01}, **tokens}
+    size = {"steps": 28, "prompts_per_round": 8, "answers_per_prompt": 4, "kl": {"beta": 0.01}, **tokens}
     road["policy"] = {**size, **how, "optimiser": {"learning_rate": 0.004}}
     (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(road), encoding="utf-8")
     said = CliRunner().invoke(app, ["run", str(tmp_path / "recipe.yaml"), "--out", str(tmp_path / "run")])

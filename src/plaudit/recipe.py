@@ -558,7 +558,7 @@ def settings(section: type[Section], prefix: str = "", at: Section | None = None
         if inner is not None:
             yield from settings(inner, f"{prefix}{name}.", default)
         else:
-            yield f"{prefix}{name}", default, field.description or ""
+            yield f"{prefix}{name}", default, " ".join((field.description or "").split())
 
 
 def _section_of(annotation: Any) -> type[Section] | None:

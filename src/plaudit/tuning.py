@@ -7,7 +7,7 @@ by itself: `{algorithm: rloo, baseline: group}` is `rloo` with the mean of the w
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Literal, NamedTuple
 
 from pydantic import Field
@@ -155,7 +155,7 @@ class Trust(Section):
     """How far a step of TRPO may go, and how hard it looks for it."""
 
     bound: float = Field(default=0.01, gt=0)
-    """Mean KL(old, new) after the prefixes of the round's answers, in nats per token; it falls as the learning rate."""
+    """Mean KL(old, new) after a round's prefixes, in nats per token; falls as the learning rate's square does."""
     iterations: int = Field(default=10, ge=1)
     """Of the conjugate gradients."""
     damping: float = Field(default=0.01, ge=0)
@@ -270,22 +270,9 @@ class Policy(Section):
 
 def parts_of(policy: Policy) -> Parts:
     """The parts of a recipe's algorithm: those that it sets, the others as the name has them."""
-    own = {
-        name: value
-        for name in (
-            "baseline",
-            "to_go",
-            "normalise",
-            "objective",
-            "reduction",
-            "clip_high",
-            "drop_flat",
-            "pretraining",
-        )
-        if (value := getattr(policy, name)) is not None
-    }
-    own |= {name: value for name in ("where", "estimator") if (value := getattr(policy.kl, name)) is not None}
-    return replace(PARTS[policy.algorithm], **own)
+    mine = {field.name: getattr(policy, field.name, None) for field in fields(Parts)}
+    mine |= {name: getattr(policy.kl, name) for name in ("where", "estimator")}
+    return replace(PARTS[policy.algorithm], **{name: value for name, value in mine.items() if value is not None})
 
 
 class Contradiction(NamedTuple):

@@ -49,7 +49,7 @@ def below(section: type[Section], at: Section | None = None) -> Iterator[Setting
         else:
             default = None if field.is_required() else field.get_default(call_default_factory=True)
         inner = _inner(field.annotation)
-        meaning = field.description or (inner.__doc__ or "" if inner is not None else "")
+        meaning = " ".join((field.description or (inner.__doc__ or "" if inner is not None else "")).split())
         choices = _choices(field.annotation)
         if not all(choice in meaning for choice in choices):
             meaning = f"{meaning} May be: {', '.join(choices)}."

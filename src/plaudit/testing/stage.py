@@ -1,8 +1,8 @@
 """The laboratory's task behind the three seams, so that the product's own policy stage can be measured on it.
 
-    stage = laboratory_stage(lab, Policy(algorithm="rloo", steps=300, prompts_per_round=24), seed=0)
-    for step in range(300):
-        stage.round(step, memory)
+    task = laboratory_stage(lab, Policy(algorithm="rloo", steps=300, prompts_per_round=24), seed=0)
+    task.climb()
+    lab.share(task.policy())        # of the way to the optimum
 
 A prompt of the task is one token beyond the vocabulary of its answers; the end token ends an answer. Everything is
 float64 on the CPU.
@@ -13,6 +13,7 @@ Shape letters:  P prompts   S prefixes   V vocabulary   A answers   B drawn answ
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -29,10 +30,10 @@ from plaudit.scorers import Scores
 from plaudit.testing.laboratory import Critic, Laboratory, Network, imitate
 from plaudit.training.learner import ModelLearner
 from plaudit.training.objectives import TextBatch
-from plaudit.training.policy_stage import PolicyStage
+from plaudit.training.policy_stage import PolicyMemory, PolicyStage
 from plaudit.tuning import Policy, Sampling, parts_of
 
-__all__ = ["LaboratoryNetwork", "LaboratorySampler", "LaboratoryScorer", "laboratory_stage"]
+__all__ = ["LaboratoryNetwork", "LaboratorySampler", "LaboratoryScorer", "LaboratoryStage", "laboratory_stage"]
 
 _END = 0
 _CPU = Machine(device=torch.device("cpu"), bf16=False)
@@ -107,7 +108,8 @@ class LaboratorySampler:
         logp_PA = lab.answer_logp(logp_PSV)
         prompts = [request.context_ids[0] - lab.ref_PSV.shape[-1] for request in requests]
         if sampling.temperature == 0:
-            drawn = [[self._greedy(logp_PSV[p])] * len(r.seeds) for p, r in zip(prompts, requests, strict=True)]
+            likeliest = {p: self._greedy(logp_PSV[p]) for p in set(prompts)}
+            drawn = [[likeliest[p]] * len(r.seeds) for p, r in zip(prompts, requests, strict=True)]
         else:
             generator = torch.Generator().manual_seed(requests[0].seeds[0] % 2**63)
             most = max(len(request.seeds) for request in requests)
@@ -192,7 +194,25 @@ class _Reference:
         return self.network.lab.ref_PSV[prompt_B1, state_BT]
 
 
-def laboratory_stage(lab: Laboratory, settings: Policy, *, seed: int, policy: nn.Module | None = None) -> PolicyStage:
+@dataclass(frozen=True, kw_only=True)
+class LaboratoryStage:
+    """The policy stage on the laboratory's task."""
+
+    stage: PolicyStage
+    policy: nn.Module
+    """What is tuned: its call gives [P, S, V] log-probabilities."""
+
+    def climb(self) -> None:
+        """All rounds of the settings."""
+        memory = PolicyMemory(self.stage.settings)
+        for step in range(self.stage.settings.steps):
+            if not memory.over:
+                self.stage.round(step, memory)
+
+
+def laboratory_stage(
+    lab: Laboratory, settings: Policy, *, seed: int, policy: nn.Module | None = None
+) -> LaboratoryStage:
     """The policy stage on the laboratory's task, from its reference.
 
     Args:
@@ -209,7 +229,7 @@ def laboratory_stage(lab: Laboratory, settings: Policy, *, seed: int, policy: nn
     steps = settings.steps * settings.updates_per_round
     anything: Any = _Words(lab)
     reference: Any = _Reference(network)
-    return PolicyStage(
+    stage = PolicyStage(
         learner=ModelLearner(network, settings.optimiser, steps=steps, machine=_CPU, micro_tokens=2**30),
         reference=reference,
         sampler=LaboratorySampler(network),
@@ -219,3 +239,4 @@ def laboratory_stage(lab: Laboratory, settings: Policy, *, seed: int, policy: nn
         settings=settings,
         seed=seed,
     )
+    return LaboratoryStage(stage=stage, policy=policy)

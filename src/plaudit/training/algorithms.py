@@ -98,12 +98,13 @@ def estimated(rollout: Rollout, policy: Policy, parts: Parts, *, beta: float, ru
         found = gae(reward_BT, rollout.value_BT, mask_BT, discount=policy.discount, lambda_=policy.lambda_)
         advantage_BT, return_BT = found.advantage_BT, found.return_BT
     else:
-        baseline_B = _baseline(rollout, policy, parts, return_B, running)
+        whole_B = _compared(rollout, policy, parts, return_B, running)
         if parts.to_go:
             earned_BT = reward_to_go(reward_BT, mask_BT, discount=policy.discount)
+            baseline_B = return_B - whole_B
             advantage_BT = (earned_BT - baseline_B[:, None]).masked_fill(~mask_BT, 0.0)
         else:
-            advantage_BT = per_token(return_B - baseline_B, mask_BT)
+            advantage_BT = per_token(whole_B, mask_BT)
         return_BT = torch.zeros_like(advantage_BT)
     if parts.normalise == "group":
         spread_B = group_deviation(return_B, rollout.group_B(), rollout.keep_B)
@@ -123,22 +124,22 @@ def _token_rewards(rollout: Rollout, cost: float) -> Tensor:
     return reward_BT
 
 
-def _baseline(rollout: Rollout, policy: Policy, parts: Parts, return_B: Tensor, running: float) -> Tensor:
-    """[B] what each answer's return is compared with."""
+def _compared(rollout: Rollout, policy: Policy, parts: Parts, return_B: Tensor, running: float) -> Tensor:
+    """[B] each answer's return less what it is compared with."""
     match parts.baseline:
         case "constant":
-            return torch.full_like(return_B, policy.constant)
+            return return_B - policy.constant
         case "running":
-            return torch.full_like(return_B, running)
+            return return_B - running
         case "batch":
-            return return_B - batch_mean(return_B, rollout.keep_B)
+            return batch_mean(return_B, rollout.keep_B)
         case "fresh" | "prompt" | "greedy":
-            return rollout.baseline_B
+            return return_B - rollout.baseline_B
         case "leave-one-out":
-            return return_B - leave_one_out(return_B, rollout.group_B(), rollout.keep_B)
+            return leave_one_out(return_B, rollout.group_B(), rollout.keep_B)
         case "group":
-            return return_B - group_mean(return_B, rollout.group_B(), rollout.keep_B)
-    return torch.zeros_like(return_B)
+            return group_mean(return_B, rollout.group_B(), rollout.keep_B)
+    return return_B
 
 
 def loss_of(policy: Policy, parts: Parts, *, beta: float, entropy: float) -> PolicyLoss:

@@ -28,7 +28,7 @@ from plaudit.scorers import Scorer
 from plaudit.seeds import derive
 from plaudit.text import Words
 from plaudit.training.algorithms import Estimate, estimated, kept, loss_of
-from plaudit.training.learner import Learner, Part
+from plaudit.training.learner import Learner, Part, learning_rate_at
 from plaudit.training.policy_loss import PolicyBatch, PolicyLoss
 from plaudit.training.rollouts import (
     Reference,
@@ -44,7 +44,7 @@ from plaudit.training.stage import minibatch_indices, run_steps
 from plaudit.training.trust_region import ValueLoss, trust_region_step
 from plaudit.tuning import Kl, Parts, Policy, parts_of
 
-__all__ = ["PolicyStage", "train_policy"]
+__all__ = ["PolicyMemory", "PolicyStage", "train_policy"]
 
 
 def controller_of(settings: Kl, rounds: int) -> KlController:
@@ -56,7 +56,7 @@ def controller_of(settings: Kl, rounds: int) -> KlController:
     return FixedKl(settings.beta)
 
 
-class _Memory:
+class PolicyMemory:
     """What a round leaves for the next: beta, the running mean, the entropy's weight, the order of prompts."""
 
     def __init__(self, settings: Policy) -> None:
@@ -125,7 +125,7 @@ class PolicyStage:
         """Whether values are learned."""
         return self.parts.baseline == "value"
 
-    def round(self, step: int, memory: _Memory) -> tuple[dict[str, float], list[dict[str, object]]]:
+    def round(self, step: int, memory: PolicyMemory) -> tuple[dict[str, float], list[dict[str, object]]]:
         """Sample, score, learn; returns what is to be logged, and some of the answers for people to read."""
         settings, beta = self.settings, memory.controller.beta
         chosen = self._chosen(step, memory)
@@ -155,16 +155,14 @@ class PolicyStage:
         }
         return logged, _examples(groups, rewards, rollout)
 
-    def _chosen(self, step: int, memory: _Memory) -> list[Prompt]:
+    def _chosen(self, step: int, memory: PolicyMemory) -> list[Prompt]:
         """The prompts of a round."""
         count, size = len(self.prompts), self.settings.prompts_per_round
         if not self.settings.curriculum:
             return [self.prompts[i] for i in minibatch_indices(count, size, step, seed=self.seed)]
         if memory.order is None:
             say(f"policy: one answer to each of {count} prompts, to begin with those whose answers earn most")
-            groups = sampled(
-                self.sampler, self.words, self.prompts, self.settings, derive(self.seed, "first"), answers=1
-            )
+            groups = sampled(self.sampler, self.words, self.prompts, self.settings, self.seed, "first", answers=1)
             earned = rewarded(self.scorer, groups, self.settings.cut_reward).values
             memory.order = sorted(range(count), key=lambda i: -earned[i])
         pool = max(size, math.ceil(count * (step + 1) / self.settings.steps))
@@ -172,8 +170,7 @@ class PolicyStage:
         return [self.prompts[memory.order[i]] for i in drawn]
 
     def _sampled(self, prompts: Sequence[Prompt], purpose: str, step: int, answers: int) -> list[Group]:
-        seed = derive(self.seed, purpose, step)
-        return sampled(self.sampler, self.words, prompts, self.settings, seed, answers=answers)
+        return sampled(self.sampler, self.words, prompts, self.settings, self.seed, purpose, step, answers=answers)
 
     def _with_known(self, rollout: Rollout, groups: Sequence[Group], step: int) -> Rollout:
         """The rollout with the baseline that no answer of it has a part in, and without answers to be left out."""
@@ -217,7 +214,12 @@ class PolicyStage:
 
     def _learn_in_a_ball(self, batch: PolicyBatch, step: int) -> dict[str, float]:
         """TRPO's step, and the critic's gradient steps."""
-        metrics = trust_region_step(self.learner, batch, self.settings.trust, longest=self.settings.sampling.max_tokens)
+        settings = self.settings
+        # the length of a step goes with the root of its KL, and is to fall as a gradient step's does
+        left = (learning_rate_at(step, settings.steps, settings.optimiser) / settings.optimiser.learning_rate) ** 2
+        metrics = trust_region_step(
+            self.learner, batch, settings.trust, longest=settings.sampling.max_tokens, share=left
+        )
         if not self.has_critic:
             return metrics
         return metrics | _means([self.learner.step(Part(p, ValueLoss())) for p in self._minibatches(batch, step)])
@@ -247,7 +249,7 @@ def train_policy(run: Run, stage: PolicyStage, recipe: Recipe) -> None:
         raise RecordError(
             f"policy: {len(stage.prompts)} prompts, but policy.prompts_per_round is {settings.prompts_per_round}"
         )
-    memory = _Memory(settings)
+    memory = PolicyMemory(settings)
 
     def body(step: int) -> dict[str, float] | None:
         if memory.over:

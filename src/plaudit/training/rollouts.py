@@ -103,14 +103,20 @@ class Reference:
 
 
 def sampled(
-    sampler: Sampler, words: Words, prompts: Sequence[Prompt], settings: Policy, seed: int, *, answers: int
+    sampler: Sampler,
+    words: Words,
+    prompts: Sequence[Prompt],
+    settings: Policy,
+    seed: int,
+    *purpose: int | str,
+    answers: int,
 ) -> list[Group]:
-    """Answers to each of the prompts; place and number of an answer say its seed."""
+    """Answers to each of the prompts; purpose, place and number of an answer say its seed."""
     requests = [
         Request(
             prompt=prompt,
             context_ids=words.prompt_ids(prompt),
-            seeds=tuple(derive(seed, place, k) for k in range(answers)),
+            seeds=tuple(derive(seed, *purpose, place, k) for k in range(answers)),
         )
         for place, prompt in enumerate(prompts)
     ]
