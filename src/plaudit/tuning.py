@@ -88,8 +88,9 @@ class Parts:
     clip_high: float | None = None
     drop_flat: bool = False
     pretraining: float = 0.0
-    update: Literal["gradient", "trust-region", "judgements"] = "gradient"
-    """Gradient steps by the objective, TRPO's one step inside a ball of KL, or steps on judgements, without samples."""
+    update: Literal["gradient", "trust-region", "imitation", "judgements"] = "gradient"
+    """Gradient steps by the objective; TRPO's one step inside a ball of KL; likelihood of each group's best answer; or
+    steps on judgements, without samples. No setting, since the other parts follow from it."""
 
     @property
     def groups(self) -> bool:
@@ -117,13 +118,26 @@ PARTS = {
         clip_high=4e-4,
     ),
     "trpo": Parts(baseline="value", normalise="batch", update="trust-region"),
+    "rejection": Parts(baseline="group", reduction="tokens", update="imitation"),
     "dpo": Parts(baseline="none", update="judgements"),
     "reinforce++": Parts(baseline="none", to_go=True, normalise="batch", reduction="tokens"),
 }
 """What each name stands for; `plaudit.training.algorithms` says where each comes from."""
 
 Algorithm = Literal[
-    "reinforce", "a2c", "ppo", "ppo-ptx", "rloo", "grpo", "dr-grpo", "dapo", "gspo", "trpo", "reinforce++", "dpo"
+    "reinforce",
+    "a2c",
+    "ppo",
+    "ppo-ptx",
+    "rloo",
+    "grpo",
+    "dr-grpo",
+    "dapo",
+    "gspo",
+    "trpo",
+    "reinforce++",
+    "rejection",
+    "dpo",
 ]
 
 

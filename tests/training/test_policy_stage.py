@@ -23,7 +23,7 @@ from plaudit.sampling import ModelSampler
 from plaudit.scorers import FunctionScorer, Scores
 from plaudit.testing.tiny import tiny_model, tiny_tokenizer
 from plaudit.text import Words
-from plaudit.training.algorithms import estimated, kept, loss_of
+from plaudit.training.algorithms import best_of_groups, estimated, kept, loss_of
 from plaudit.training.learner import ModelLearner
 from plaudit.training.objectives import TextBatch
 from plaudit.training.policy_stage import PolicyStage, train_policy
@@ -412,6 +412,28 @@ def test_what_is_left_out_is_in_nobodys_baseline():
     flat = dataclasses.replace(ROLLOUT, score_B=torch.tensor([1.0, 1.0, -1.0, 0.0]))
     assert kept(flat, PARTS["dapo"]).keep_B.tolist() == [False, False, True, True]
     assert kept(flat, PARTS["grpo"]).keep_B.all()
+
+
+def test_the_best_of_each_group():
+    assert best_of_groups([1.0, 3.0, 3.0, -2.0, -1.0], [0, 0, 0, 1, 1]) == [1, 4]
+    assert best_of_groups([0.0, 0.0], [1, 0]) == [0, 1]
+
+
+def test_rejection_learns_from_the_best_answers_only(tmp_path, monkeypatch):
+    settings = settings_of(steps=1, algorithm="rejection")
+    stage = Stage(tmp_path, settings)
+    seen = []
+    step = stage.learner.step
+
+    def watching(*parts):
+        seen.append(parts[0].batch)
+        return step(*parts)
+
+    monkeypatch.setattr(stage.learner, "step", watching)
+    metrics = stage.go().metrics()
+    (batch,) = seen
+    assert batch.tree.answers == batch.tree.prompts == 4
+    assert metrics[0]["loss"] > 0  # nats per token of the chosen answers
 
 
 def test_a_shared_critic_weighs_less():

@@ -19,6 +19,8 @@
   https://arxiv.org/abs/1502.05477.
 * `reinforce++`: KL cost per token in the reward, return from each token on, whitened over the round, clipped ratio.
   Hu 2025, https://arxiv.org/abs/2501.03262.
+* `rejection`: the best answer of each group becomes likelier, a step of supervised fine-tuning; a baseline to compare
+  the others with. Dong et al. 2023 (RAFT), https://arxiv.org/abs/2304.06767.
 
 `plaudit.tuning.PARTS` holds the choices, and a recipe may set each part by itself.
 
@@ -28,6 +30,7 @@ Shape letters:  B answers   T tokens
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -49,7 +52,7 @@ from plaudit.training.policy_loss import PolicyLoss
 from plaudit.training.rollouts import Rollout
 from plaudit.tuning import Parts, Policy
 
-__all__ = ["Estimate", "estimated", "kept", "loss_of"]
+__all__ = ["Estimate", "best_of_groups", "estimated", "kept", "loss_of"]
 
 _EPSILON = 1e-4
 """Added to a group's standard deviation, in units of reward: rounding is not to be blown up."""
@@ -140,6 +143,15 @@ def _compared(rollout: Rollout, policy: Policy, parts: Parts, return_B: Tensor, 
         case "group":
             return group_mean(return_B, rollout.group_B(), rollout.keep_B)
     return return_B
+
+
+def best_of_groups(advantages: Sequence[float], groups: Sequence[int]) -> list[int]:
+    """The row of the best answer of each group, the first of those that are equal, in the order of the rows."""
+    best: dict[int, int] = {}
+    for row, (advantage, group) in enumerate(zip(advantages, groups, strict=True)):
+        if group not in best or advantage > advantages[best[group]]:
+            best[group] = row
+    return sorted(best.values())
 
 
 def loss_of(policy: Policy, parts: Parts, *, beta: float, entropy: float) -> PolicyLoss:

@@ -27,8 +27,9 @@ from plaudit.sampling import Sampler
 from plaudit.scorers import Scorer
 from plaudit.seeds import derive
 from plaudit.text import Words
-from plaudit.training.algorithms import Estimate, estimated, kept, loss_of
+from plaudit.training.algorithms import Estimate, best_of_groups, estimated, kept, loss_of
 from plaudit.training.learner import Learner, Part, learning_rate_at
+from plaudit.training.objectives import LanguageLoss
 from plaudit.training.policy_loss import PolicyBatch, PolicyLoss
 from plaudit.training.rollouts import (
     Reference,
@@ -203,6 +204,8 @@ class PolicyStage:
         settings = self.settings
         if self.parts.update == "trust-region":
             return self._learn_in_a_ball(batch, step)
+        if self.parts.update == "imitation":
+            return self._imitate(batch, step)
         found: list[dict[str, float]] = []
         for part in self._minibatches(batch, step):
             number = step * settings.updates_per_round + len(found)
@@ -223,6 +226,13 @@ class PolicyStage:
         if not self.has_critic:
             return metrics
         return metrics | _means([self.learner.step(Part(p, ValueLoss())) for p in self._minibatches(batch, step)])
+
+    def _imitate(self, batch: PolicyBatch, step: int) -> dict[str, float]:
+        """Rejection sampling: the best answer of each group becomes likelier, whatever the others were worth."""
+        rows = best_of_groups(batch.advantage_BT[:, 0].tolist(), batch.tree.prompt_of_answers())
+        chosen = select(batch, rows)
+        parts = self._minibatches(chosen, step)
+        return _means([self.learner.step(Part(part, LanguageLoss()), *self.beside(step)) for part in parts])
 
     def _minibatches(self, batch: PolicyBatch, step: int) -> Iterator[PolicyBatch]:
         """The batch, or parts of it, as often as there are epochs."""
