@@ -60,7 +60,7 @@ class Case:
 IN_REWARD = {"where": "reward", "estimator": "k1"}
 CASES = {
     **{
-        f"reinforce, {name}": Case(settings={"algorithm": "reinforce", "baseline": name})
+        f"reinforce, {name}": Case(settings={"algorithm": "reinforce", "baseline": name, "constant": 0.5}, rounds=2500)
         for name in ("none", "constant", "running", "prompt", "greedy", "leave-one-out")
     },
     "reinforce, fresh": Case(settings={"algorithm": "reinforce", "baseline": "fresh", "fresh": 4}, rounds=1200),
@@ -70,6 +70,7 @@ CASES = {
     "a2c": Case(settings={"algorithm": "a2c"}),
     "ppo": Case(settings={"algorithm": "ppo", "epochs": 2}),
     "reinforce++": Case(settings={"algorithm": "reinforce++"}),
+    "ppg": Case(settings={"algorithm": "ppg", "epochs": 2}),
     "trpo": Case(settings={"algorithm": "trpo", "epochs": 2, "trust": {"bound": 0.01}}, rounds=400),
 }
 

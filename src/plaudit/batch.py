@@ -284,6 +284,7 @@ class Needs:
     entropy: bool = False
     distribution: bool = False
     value: bool = False
+    auxiliary: bool = False
     score: bool = False
     scales: bool = False
 
@@ -296,6 +297,7 @@ class Outputs:
     entropy: Tensor | None = None
     distribution: Tensor | None = None
     value: Tensor | None = None
+    auxiliary: Tensor | None = None
     score: Tensor | None = None
     tie: Tensor | None = None
     cut: Tensor | None = None
@@ -319,6 +321,11 @@ class Outputs:
     def value_BT(self) -> Tensor:
         """[B, T] the critic's guess, before each token, of the return from there on; 0 after the end."""
         return _there(self.value, "value")
+
+    @property
+    def auxiliary_BT(self) -> Tensor:
+        """[B, T] the guess, as `value_BT`, of the auxiliary head on the policy's own trunk; 0 after the end."""
+        return _there(self.auxiliary, "auxiliary")
 
     @property
     def score_B(self) -> Tensor:

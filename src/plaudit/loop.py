@@ -526,9 +526,13 @@ class _Road:
         settings, recipe = self.recipe.policy, self.recipe
         assert settings is not None
         critic = self._critic(model, words, seed) if parts_of(settings).baseline == "value" else None
-        network = LanguageNetwork(model, critic, temperature=settings.sampling.temperature)
+        auxiliary = None
+        if parts_of(settings).update == "phasic":
+            size = int(model.config.get_text_config().hidden_size)
+            auxiliary = Critic(_flat(new_head(size, bias=True, seed=seed)).to(self.machine.device))
+        network = LanguageNetwork(model, critic, auxiliary=auxiliary, temperature=settings.sampling.temperature)
         stage = PolicyStage(
-            learner=self._learner(network, settings.optimiser, settings.steps * settings.updates_per_round),
+            learner=self._learner(network, settings.optimiser, settings.updates),
             reference=self._reference(network),
             sampler=ModelSampler(model, words, self.machine),
             scorer=self._scorer(),

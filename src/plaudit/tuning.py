@@ -16,6 +16,7 @@ from plaudit.section import Section
 
 __all__ = [
     "PARTS",
+    "Auxiliary",
     "Baseline",
     "Contradiction",
     "Kl",
@@ -88,9 +89,9 @@ class Parts:
     clip_high: float | None = None
     drop_flat: bool = False
     pretraining: float = 0.0
-    update: Literal["gradient", "trust-region", "imitation", "judgements"] = "gradient"
-    """Gradient steps by the objective; TRPO's one step inside a ball of KL; likelihood of each group's best answer; or
-    steps on judgements, without samples. No setting, since the other parts follow from it."""
+    update: Literal["gradient", "trust-region", "phasic", "imitation", "judgements"] = "gradient"
+    """Gradient steps by the objective; TRPO's one step inside a ball of KL; gradient steps with PPG's auxiliary phase;
+    likelihood of each group's best answer; or steps on judgements, without samples. No setting: other parts follow."""
 
     @property
     def groups(self) -> bool:
@@ -117,6 +118,7 @@ PARTS = {
         clip=3e-4,
         clip_high=4e-4,
     ),
+    "ppg": Parts(baseline="value", normalise="batch", reduction="tokens", update="phasic"),
     "trpo": Parts(baseline="value", normalise="batch", update="trust-region"),
     "rejection": Parts(baseline="group", reduction="tokens", update="imitation"),
     "dpo": Parts(baseline="none", update="judgements"),
@@ -134,6 +136,7 @@ Algorithm = Literal[
     "dr-grpo",
     "dapo",
     "gspo",
+    "ppg",
     "trpo",
     "reinforce++",
     "rejection",
@@ -178,6 +181,17 @@ class Trust(Section):
     """Each step that is tried, over the one before."""
     tries: int = Field(default=10, ge=1)
     """Steps tried before the policy stays where it was."""
+
+
+class Auxiliary(Section):
+    """The phase of PPG in which the policy's trunk learns what the critic knows."""
+
+    every: int = Field(default=8, ge=1)
+    """Rounds from one to the next; it learns from the answers of all of them."""
+    epochs: int = Field(default=2, ge=1)
+    """Times each of these answers is learned from."""
+    clone: float = Field(default=1.0, ge=0)
+    """Weight of KL(before the phase, now) beside the squared error of the value, in units of reward squared per nat."""
 
 
 class Preference(Section):
@@ -266,6 +280,7 @@ class Policy(Section):
     curriculum: bool = False
     """Prompts whose answers earned most come first; each round then draws on more of them."""
     trust: Trust = Trust()
+    auxiliary: Auxiliary = Auxiliary()
     preference: Preference = Preference()
     kl: Kl = Kl()
     sampling: Sampling = Sampling()
@@ -280,6 +295,12 @@ class Policy(Section):
     def updates_per_round(self) -> int:
         """Optimiser steps in a round."""
         return self.epochs * (self.prompts_per_round * self.answers_per_prompt // self.answers_per_step)
+
+    @property
+    def updates(self) -> int:
+        """Optimiser steps in all, as planned."""
+        phases = self.steps // self.auxiliary.every if parts_of(self).update == "phasic" else 0
+        return self.steps * self.updates_per_round + phases * self.auxiliary.every * self.auxiliary.epochs
 
 
 def parts_of(policy: Policy) -> Parts:
@@ -373,6 +394,12 @@ def _of_parts(policy: Policy, parts: Parts) -> Iterator[Contradiction]:
                 "in a ball of KL only: leave it out",
                 (name, "policy.algorithm"),
             )
+    if parts.update == "phasic" and (policy.critic == "shared" or parts.baseline != "value"):
+        yield Contradiction(
+            f"{policy.algorithm} teaches the policy's trunk what a critic of its own knows: set policy.critic to "
+            "separate, and leave policy.baseline at value",
+            ("policy.critic", "policy.baseline", "policy.algorithm"),
+        )
     if policy.dual_clip is not None and policy.dual_clip <= 1 + (parts.clip_high or parts.clip):
         yield Contradiction(
             f"policy.dual_clip {policy.dual_clip:g} must be above 1 + the upper clip {parts.clip_high or parts.clip}",

@@ -64,8 +64,10 @@ class Stage:
         if parts_of(settings).baseline == "value":
             head = new_head(32, bias=True, seed=0)
             critic = Critic(head, None if settings.critic == "shared" else body_of(tiny_model(seed=1)))
+        phasic = parts_of(settings).update == "phasic"
+        auxiliary = Critic(new_head(32, bias=True, seed=2)) if phasic else None
         temperature = settings.sampling.temperature
-        self.network = LanguageNetwork(model, critic, temperature=temperature)
+        self.network = LanguageNetwork(model, critic, auxiliary=auxiliary, temperature=temperature)
         frozen = self.network if adapter is not None else LanguageNetwork(tiny_model(), temperature=temperature)
         self.reference = Reference(frozen, adapted=adapter is not None, machine=CPU, micro_tokens=8192)
         self.learner = ModelLearner(self.network, settings.optimiser, steps=99, machine=CPU, micro_tokens=8192)
@@ -171,8 +173,11 @@ class Falls:
     [
         ({"algorithm": "ppo", "kl": Kl(beta=0.1, target=0.5, horizon=40), "epochs": 2, "minibatch": 4}, None),
         ({"algorithm": "rloo", "kl": Kl(beta=0.1, target=0.5, horizon=40)}, Adapter(rank=2)),
+        ({"algorithm": "ppg", "auxiliary": {"every": 3}, "kl": Kl(beta=0.1, target=0.5, horizon=40)}, None),
+        ({"algorithm": "reinforce", "baseline": "running", "kl": Kl(beta=0.1, target=0.5, horizon=40)}, None),
+        ({"algorithm": "trpo", "curriculum": True, "kl": Kl(beta=0.1, target=0.5, horizon=40)}, None),
     ],
-    ids=["ppo", "rloo-adapter"],
+    ids=["ppo", "rloo-adapter", "ppg", "running-mean", "trpo-curriculum"],
 )
 def test_interrupted_it_ends_with_the_same_bits(tmp_path, changes, adapter):
     """Weights, metrics and samples; the adaptive price of KL among them."""

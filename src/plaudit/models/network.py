@@ -97,13 +97,22 @@ class LanguageNetwork(Network):
     Args:
         model: the language model, maybe under an adapter.
         critic: gives `Outputs.value_BT`.
+        auxiliary: gives `Outputs.auxiliary_BT`, from the policy's own trunk, whose training it is a means of.
         temperature: logits are divided by it wherever log-probabilities are taken, as in sampling.
     """
 
-    def __init__(self, model: Any, critic: Critic | None = None, *, temperature: float = 1.0) -> None:
+    def __init__(
+        self,
+        model: Any,
+        critic: Critic | None = None,
+        *,
+        auxiliary: Critic | None = None,
+        temperature: float = 1.0,
+    ) -> None:
         super().__init__()
         self.model = model
         self.critic = critic
+        self.auxiliary = auxiliary
         self.temperature = temperature
         self.packed = choose_road(model)
         self._logits = logits_of(model)
@@ -113,7 +122,7 @@ class LanguageNetwork(Network):
         hidden_ND = None
         logp_BT = entropy_BT = value_BT = distribution_BTV = None
         shares_trunk = self.critic is not None and self.critic.model is None
-        if needs.logp or needs.entropy or needs.distribution or (needs.value and shares_trunk):
+        if needs.logp or needs.entropy or needs.distribution or needs.auxiliary or (needs.value and shares_trunk):
             hidden_ND = hidden_states(self.model, tree)
         if needs.logp or needs.entropy:
             assert hidden_ND is not None
@@ -135,11 +144,19 @@ class LanguageNetwork(Network):
         if needs.value:
             assert self.critic is not None, "values were asked of a network without a critic"
             value_BT = self.critic.value_BT(tree, hidden_ND)
-        return Outputs(logp=logp_BT, entropy=entropy_BT, distribution=distribution_BTV, value=value_BT)
+        auxiliary_BT = None
+        if needs.auxiliary:
+            assert self.auxiliary is not None, "an auxiliary value was asked of a network without such a head"
+            auxiliary_BT = self.auxiliary.value_BT(tree, hidden_ND)
+        return Outputs(
+            logp=logp_BT, entropy=entropy_BT, distribution=distribution_BTV, value=value_BT, auxiliary=auxiliary_BT
+        )
 
     def groups(self) -> dict[str, list[nn.Parameter]]:
         """`policy`, and `critic` where there is one."""
         groups = {"policy": [p for p in self.model.parameters() if p.requires_grad]}
+        if self.auxiliary is not None:
+            groups["policy"] += list(self.auxiliary.parameters())
         if self.critic is not None:
             groups["critic"] = [p for p in self.critic.parameters() if p.requires_grad]
         return groups

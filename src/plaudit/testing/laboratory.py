@@ -301,11 +301,15 @@ class _Tower(nn.Module):
             nn.init.normal_(layer.weight, std=layer.in_features**-0.5, generator=generator)
             nn.init.zeros_(layer.bias)
 
-    def forward(self) -> Tensor:
+    def hidden(self) -> Tensor:
+        """[P, S, hidden] what the last layer reads."""
         x_PSF = self.input_PSF
         for layer in self.layers[:-1]:
             x_PSF = torch.tanh(layer(x_PSF))
-        output: Tensor = self.layers[-1](x_PSF)
+        return x_PSF
+
+    def forward(self) -> Tensor:
+        output: Tensor = self.layers[-1](self.hidden())
         return output
 
 

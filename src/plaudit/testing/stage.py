@@ -42,8 +42,15 @@ _CPU = Machine(device=torch.device("cpu"), bf16=False)
 class LaboratoryNetwork(networks.Network):
     """A policy of the laboratory, with or without a critic, as a learner trains it."""
 
-    def __init__(self, lab: Laboratory, policy: nn.Module, critic: nn.Module | None = None) -> None:
+    def __init__(
+        self,
+        lab: Laboratory,
+        policy: nn.Module,
+        critic: nn.Module | None = None,
+        auxiliary: nn.Module | None = None,
+    ) -> None:
         super().__init__()
+        self.auxiliary = auxiliary
         self.lab = lab
         self.policy = policy
         self.critic = critic
@@ -73,11 +80,18 @@ class LaboratoryNetwork(networks.Network):
         if needs.value:
             assert self.critic is not None
             found["value"] = self.critic()[prompt_B1, state_BT].masked_fill(~mask_BT, 0.0)
+        if needs.auxiliary:
+            assert self.auxiliary is not None
+            assert isinstance(self.policy, Network), "an auxiliary head reads a network's hidden layer"
+            guess_PS = self.auxiliary(self.policy.tower.hidden()).squeeze(-1)
+            found["auxiliary"] = guess_PS[prompt_B1, state_BT].masked_fill(~mask_BT, 0.0)
         return Outputs(**found)
 
     def groups(self) -> dict[str, list[nn.Parameter]]:
         """`policy`, and `critic` where there is one."""
         groups = {"policy": list(self.policy.parameters())}
+        if self.auxiliary is not None:
+            groups["policy"] += list(self.auxiliary.parameters())
         return groups if self.critic is None else groups | {"critic": list(self.critic.parameters())}
 
 
@@ -96,10 +110,10 @@ class LaboratorySampler:
     def __init__(self, network: LaboratoryNetwork) -> None:
         lab = network.lab
         self.network = network
-        self._tokens = [
+        self.answers = [
             tuple(row[:n]) for row, n in zip(lab.token_AT.tolist(), lab.mask_AT.sum(1).tolist(), strict=True)
         ]
-        self._ended = [Ended.STOPPED if tokens[-1] == _END else Ended.CUT for tokens in self._tokens]
+        self._ended = [Ended.STOPPED if tokens[-1] == _END else Ended.CUT for tokens in self.answers]
 
     @torch.no_grad()
     def sample(self, requests: Sequence[Request], sampling: Sampling) -> list[Group]:
@@ -122,10 +136,10 @@ class LaboratorySampler:
     def _greedy(self, logp_SV: Tensor) -> int:
         state = 0
         tokens: tuple[int, ...] = ()
-        while tokens not in self._tokens:
+        while tokens not in self.answers:
             token = int(logp_SV[state].argmax())
             tokens, state = (*tokens, token), int(self.network.next_SV[state, token])
-        return self._tokens.index(tokens)
+        return self.answers.index(tokens)
 
     def _group(self, request: Request, prompt: int, answers: Sequence[int], logp_PSV: Tensor) -> Group:
         lab = self.network.lab
@@ -136,9 +150,9 @@ class LaboratorySampler:
             context_ids=request.context_ids,
             answers=tuple(
                 Answer(
-                    text=" ".join(map(str, self._tokens[a])),
-                    token_ids=self._tokens[a],
-                    logps=tuple(logps[: len(self._tokens[a])]),
+                    text=" ".join(map(str, self.answers[a])),
+                    token_ids=self.answers[a],
+                    logps=tuple(logps[: len(self.answers[a])]),
                     ended=self._ended[a],
                     seed=seed,
                 )
@@ -225,12 +239,15 @@ def laboratory_stage(
         policy = Network(lab, seed=seed)
         imitate(policy, lab.ref_PSV)
     critic = Critic(lab, seed=seed) if parts_of(settings).baseline == "value" else None
-    network = LaboratoryNetwork(lab, policy, critic)
-    steps = settings.steps * settings.updates_per_round
+    auxiliary = nn.Linear(64, 1, dtype=torch.float64) if parts_of(settings).update == "phasic" else None
+    if auxiliary is not None:
+        nn.init.zeros_(auxiliary.weight)
+        nn.init.zeros_(auxiliary.bias)
+    network = LaboratoryNetwork(lab, policy, critic, auxiliary)
     anything: Any = _Words(lab)
     reference: Any = _Reference(network)
     stage = PolicyStage(
-        learner=ModelLearner(network, settings.optimiser, steps=steps, machine=_CPU, micro_tokens=2**30),
+        learner=ModelLearner(network, settings.optimiser, steps=settings.updates, machine=_CPU, micro_tokens=2**30),
         reference=reference,
         sampler=LaboratorySampler(network),
         scorer=LaboratoryScorer(lab),

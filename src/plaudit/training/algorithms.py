@@ -15,6 +15,8 @@
 * `dapo`: `grpo` with every token of the same weight, a higher upper clip, groups without variance left out; its authors
   leave KL out too (`kl.beta: 0`). Yu et al. 2025, https://arxiv.org/abs/2503.14476.
 * `gspo`: `grpo` with one ratio for each answer. Zheng et al. 2025, https://arxiv.org/abs/2507.18071.
+* `ppg`: `ppo` with a critic of its own, and now and then a phase in which a second head on the policy's trunk learns
+  the returns, the policy held in place (`plaudit.training.auxiliary`). Cobbe et al. 2020, https://arxiv.org/abs/2009.04416.
 * `trpo`: advantages as in `ppo`, the step of `plaudit.training.trust_region`. Schulman et al. 2015,
   https://arxiv.org/abs/1502.05477.
 * `reinforce++`: KL cost per token in the reward, return from each token on, whitened over the round, clipped ratio.

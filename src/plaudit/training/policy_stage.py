@@ -28,6 +28,7 @@ from plaudit.scorers import Scorer
 from plaudit.seeds import derive
 from plaudit.text import Words
 from plaudit.training.algorithms import Estimate, best_of_groups, estimated, kept, loss_of
+from plaudit.training.auxiliary import Kept, auxiliary_phase
 from plaudit.training.learner import Learner, Part, learning_rate_at
 from plaudit.training.objectives import LanguageLoss
 from plaudit.training.policy_loss import PolicyBatch, PolicyLoss
@@ -67,6 +68,8 @@ class PolicyMemory:
         self.entropy = settings.entropy
         self.order: list[int] | None = None
         """Prompts by what their answers earned at first, the most first; for the curriculum."""
+        self.kept: list[Kept] = []
+        """Rounds since the last auxiliary phase."""
         self.over = False
 
     def learn(self, rewards: Rewards, rollout: Rollout, beta: float, metrics: Mapping[str, float]) -> None:
@@ -89,6 +92,7 @@ class PolicyMemory:
             "running": self.running.state(),
             "entropy": self.entropy,
             "order": self.order,
+            "kept": [one.state() for one in self.kept],
             "over": self.over,
         }
 
@@ -97,6 +101,7 @@ class PolicyMemory:
         self.controller = self.controller.restored(state["kl"])
         self.running = self.running.restored(state["running"])
         self.entropy, self.order, self.over = state["entropy"], state["order"], state["over"]
+        self.kept = [Kept.restored(one) for one in state["kept"]]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -143,7 +148,10 @@ class PolicyStage:
         rollout = kept(self._with_known(rollout, groups, step), self.parts)
         estimate = estimated(rollout, settings, self.parts, beta=beta, running=memory.running.baseline)
         loss = loss_of(settings, self.parts, beta=beta, entropy=memory.entropy)
-        metrics = self._learn(_batch(rollout, estimate), [int(i) for i in rollout.keep_B.nonzero()], loss, step)
+        batch = _batch(rollout, estimate)
+        metrics = self._learn(batch, [int(i) for i in rollout.keep_B.nonzero()], loss, step)
+        if self.parts.update == "phasic":
+            metrics |= self._auxiliary(batch, memory)
         memory.learn(rewards, rollout, beta if self.parts.where == "reward" else 0.0, metrics)
         logged = {
             **_described(groups, rewards, rollout),
@@ -214,6 +222,15 @@ class PolicyStage:
                 _check_ratio(metrics["kl_to_old"])
             found.append(metrics)
         return _means(found)
+
+    def _auxiliary(self, batch: PolicyBatch, memory: PolicyMemory) -> dict[str, float]:
+        """Keep the round, and after enough of them let the trunk learn from all."""
+        memory.kept.append(Kept.of(batch))
+        if len(memory.kept) < self.settings.auxiliary.every:
+            return {}
+        metrics = auxiliary_phase(self.learner, memory.kept, self.settings.auxiliary)
+        memory.kept = []
+        return metrics
 
     def _learn_in_a_ball(self, batch: PolicyBatch, step: int) -> dict[str, float]:
         """TRPO's step, and the critic's gradient steps."""

@@ -1,0 +1,124 @@
+"""The product's own policy stage on the laboratory's task: its seams are exact, and it learns nearly all there is.
+
+`benchmarks/algorithms.py` runs every algorithm for ten seeds; here are a few, for a few seconds. Run with `-rP` to read
+the figures.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+
+from plaudit.batch import Needs, pack
+from plaudit.records import Ended, Prompt
+from plaudit.sampling import Request
+from plaudit.testing import Network, Table, make_laboratory
+from plaudit.testing.stage import LaboratoryNetwork, LaboratorySampler, LaboratoryScorer, laboratory_stage
+from plaudit.tuning import Policy, Sampling
+
+LEARNING = {"learning_rate": 0.02, "warmup": 0, "decay": "linear", "clip_norm": 1e9}
+
+SMALL = {**LEARNING, "learning_rate": 0.005}
+
+
+def settings_of(**changes: Any) -> Policy:
+    given = {
+        "steps": 250,
+        "prompts_per_round": 24,
+        "answers_per_prompt": 8,
+        "sampling": {"max_tokens": 4},
+        "optimiser": LEARNING,
+        "kl": {"beta": 1.0},
+        **changes,
+    }
+    return Policy.model_validate(given)
+
+
+@pytest.mark.parametrize(
+    ("changes", "least"),
+    [
+        ({"algorithm": "rloo"}, 0.95),
+        ({"algorithm": "ppo", "epochs": 2}, 0.97),
+        ({"algorithm": "ppg", "epochs": 2}, 0.97),
+        ({"algorithm": "trpo", "epochs": 2, "steps": 100}, 0.96),
+        ({"algorithm": "grpo", "kl": {"beta": 1.0, "where": "reward", "estimator": "k1"}}, 0.93),
+        ({"algorithm": "reinforce", "baseline": "greedy"}, 0.85),
+        # nothing holds its ratios, so its steps are smaller
+        ({"algorithm": "rloo", "objective": "weighted", "epochs": 2, "minibatch": 96, "optimiser": SMALL}, 0.95),
+    ],
+    ids=["rloo", "ppo", "ppg", "trpo", "grpo", "reinforce-greedy", "rloo-weighted"],
+)
+def test_it_goes_nearly_all_the_way(changes, least):
+    lab = make_laboratory(0)
+    task = laboratory_stage(lab, settings_of(**changes), seed=0)
+    start = lab.share(task.policy())
+    assert abs(start) < 0.02
+    task.climb()
+    share = lab.share(task.policy())
+    print(f"{changes}: {share:.4f} of the way to the optimum")
+    assert share > least
+
+
+def test_an_annealed_price_of_kl_ends_at_its_end():
+    lab = make_laboratory(1, beta=0.3)
+    task = laboratory_stage(lab, settings_of(algorithm="rloo", kl={"beta": 0.3, "start": 1.0}), seed=1)
+    task.climb()
+    assert lab.share(task.policy()) > 0.95
+
+
+def test_the_network_says_what_the_policy_says():
+    lab = make_laboratory(0)
+    policy = Network(lab, seed=3)
+    network = LaboratoryNetwork(lab, policy)
+    token_AT, mask_AT = lab.token_AT.tolist(), lab.mask_AT.sum(1).tolist()
+    answers = [tuple(row[:n]) for row, n in zip(token_AT, mask_AT, strict=True)]
+    tree = pack([((4 + p,), answers) for p in range(lab.prompts)])
+    found = network.outputs(tree, Needs(logp=True, entropy=True, distribution=True))
+    logp_PA = lab.answer_logp(policy())
+    torch.testing.assert_close(found.logp_BT.sum(1).view(lab.prompts, -1), logp_PA)
+    assert float(logp_PA.detach().exp().sum()) == pytest.approx(lab.prompts)
+    expected_BT = -(found.distribution_BTV.exp() * found.distribution_BTV).sum(-1).masked_fill(~tree.mask_BT(), 0.0)
+    torch.testing.assert_close(found.entropy_BT, expected_BT)
+
+
+def test_the_sampler_draws_as_the_policy_says():
+    lab = make_laboratory(0, prompts=1)
+    network = LaboratoryNetwork(lab, Table(lab, seed=1))
+    sampler = LaboratorySampler(network)
+    request = Request(prompt=Prompt(text="0", id="0"), context_ids=(4,), seeds=tuple(range(20_000)))
+    (group,) = sampler.sample([request], Sampling(max_tokens=4))
+    logp_A = lab.answer_logp(network.policy().detach())[0]
+    index = {answer: a for a, answer in enumerate(sampler.answers)}
+    count_A = torch.zeros(lab.answers)
+    for answer in group.answers:
+        a = index[answer.token_ids]
+        count_A[a] += 1
+        assert sum(answer.logps) == pytest.approx(float(logp_A[a]), abs=1e-9)
+        assert (answer.ended is Ended.STOPPED) is (answer.token_ids[-1] == 0)
+    probability_A = logp_A.detach().exp()
+    error_A = (count_A / 20_000 - probability_A) / (probability_A / 20_000).sqrt()
+    assert float(error_A.abs().max()) < 4.5
+    (greedy,) = sampler.sample(
+        [Request(prompt=request.prompt, context_ids=(4,), seeds=(7, 8))], Sampling(temperature=0)
+    )
+    assert greedy.answers[0].token_ids == greedy.answers[1].token_ids
+    state = 0
+    tokens: list[int] = []
+    while len(tokens) < 4 and (not tokens or tokens[-1] != 0):
+        tokens.append(int(network.policy()[0, state].argmax()))
+        state = int(network.next_SV[state, tokens[-1]])
+    assert list(greedy.answers[0].token_ids) == tokens
+
+
+def test_the_scorer_gives_the_laboratorys_rewards():
+    lab = make_laboratory(2)
+    network = LaboratoryNetwork(lab, Table(lab))
+    requests = [Request(prompt=Prompt(text=f"{p}", id=f"{p}"), context_ids=(4 + p,), seeds=(p, 9)) for p in range(3)]
+    groups = LaboratorySampler(network).sample(requests, Sampling(max_tokens=4))
+    scores = LaboratoryScorer(lab).score(groups)
+    index = {answer: a for a, answer in enumerate(LaboratorySampler(network).answers)}
+    for p, group in enumerate(groups):
+        expected = [float(lab.reward_PA[p, index[answer.token_ids]]) for answer in group.answers]
+        assert list(scores.value_PG[p]) == pytest.approx(expected)
