@@ -70,6 +70,9 @@ CASES = {
     "a2c": Case(settings={"algorithm": "a2c"}),
     "ppo": Case(settings={"algorithm": "ppo", "epochs": 2}),
     "reinforce++": Case(settings={"algorithm": "reinforce++"}),
+    "sac": Case(
+        settings={"algorithm": "sac", "optimiser": {**LEARNING, "learning_rate": 0.01}}, rounds=500, prompts=24
+    ),
     "ppg": Case(settings={"algorithm": "ppg", "epochs": 2}),
     "trpo": Case(settings={"algorithm": "trpo", "epochs": 2, "trust": {"bound": 0.01}}, rounds=400),
 }

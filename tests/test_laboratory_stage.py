@@ -43,12 +43,13 @@ def settings_of(**changes: Any) -> Policy:
         ({"algorithm": "ppo", "epochs": 2}, 0.97),
         ({"algorithm": "ppg", "epochs": 2}, 0.97),
         ({"algorithm": "trpo", "epochs": 2, "steps": 100}, 0.96),
+        ({"algorithm": "sac", "steps": 80, "optimiser": {**LEARNING, "learning_rate": 0.01}}, 0.94),
         ({"algorithm": "grpo", "kl": {"beta": 1.0, "where": "reward", "estimator": "k1"}}, 0.93),
         ({"algorithm": "reinforce", "baseline": "greedy"}, 0.85),
         # nothing holds its ratios, so its steps are smaller
         ({"algorithm": "rloo", "objective": "weighted", "epochs": 2, "minibatch": 96, "optimiser": SMALL}, 0.95),
     ],
-    ids=["rloo", "ppo", "ppg", "trpo", "grpo", "reinforce-greedy", "rloo-weighted"],
+    ids=["rloo", "ppo", "ppg", "trpo", "sac", "grpo", "reinforce-greedy", "rloo-weighted"],
 )
 def test_it_goes_nearly_all_the_way(changes, least):
     lab = make_laboratory(0)

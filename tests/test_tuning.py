@@ -65,6 +65,8 @@ def test_steps_of_a_round():
         ({"algorithm": "grpo", "kl": {"where": "reward"}}, "k3 in the reward leaves a part of its gradient out"),
         ({"algorithm": "dr-grpo", "kl": {"estimator": "full", "against": "old"}}, "full is against the reference"),
         ({"kl": {"against": "old"}}, "against old is for the loss"),
+        ({"algorithm": "sac", "kl": {"beta": 0}}, "beta is sac's temperature: it must be above 0"),
+        ({"algorithm": "ppg", "critic": "shared"}, "set policy.critic to separate"),
         ({"algorithm": "dpo", "kl": {"beta": 0}}, "beta must be above 0 for dpo"),
     ],
     ids=lambda value: value[:30] if isinstance(value, str) else "",

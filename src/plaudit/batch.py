@@ -285,6 +285,8 @@ class Needs:
     distribution: bool = False
     value: bool = False
     auxiliary: bool = False
+    q: bool = False
+    slow_q: bool = False
     score: bool = False
     scales: bool = False
 
@@ -298,6 +300,8 @@ class Outputs:
     distribution: Tensor | None = None
     value: Tensor | None = None
     auxiliary: Tensor | None = None
+    q: Tensor | None = None
+    slow_q: Tensor | None = None
     score: Tensor | None = None
     tie: Tensor | None = None
     cut: Tensor | None = None
@@ -326,6 +330,16 @@ class Outputs:
     def auxiliary_BT(self) -> Tensor:
         """[B, T] the guess, as `value_BT`, of the auxiliary head on the policy's own trunk; 0 after the end."""
         return _there(self.auxiliary, "auxiliary")
+
+    @property
+    def q_BTVQ(self) -> Tensor:
+        """[B, T, V, 2] twin values of every token that could have come; after the end, anything."""
+        return _there(self.q, "q")
+
+    @property
+    def slow_q_BTVQ(self) -> Tensor:
+        """[B, T, V, 2] the same from the slow copies, without gradient."""
+        return _there(self.slow_q, "slow_q")
 
     @property
     def score_B(self) -> Tensor:

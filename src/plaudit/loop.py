@@ -41,7 +41,7 @@ from plaudit.models.load import (
     quality_weights,
     save_model,
 )
-from plaudit.models.network import Critic, LanguageNetwork, RewardNetwork, new_head
+from plaudit.models.network import Critic, LanguageNetwork, RewardNetwork, TwinQ, new_head
 from plaudit.models.packed import bare
 from plaudit.reading import held_out, load, write_jsonl
 from plaudit.recipe import MADE, Language, Recipe, Sampling, Source, recipe_from
@@ -530,7 +530,9 @@ class _Road:
         if parts_of(settings).update == "phasic":
             size = int(model.config.get_text_config().hidden_size)
             auxiliary = Critic(_flat(new_head(size, bias=True, seed=seed)).to(self.machine.device))
-        network = LanguageNetwork(model, critic, auxiliary=auxiliary, temperature=settings.sampling.temperature)
+        twins = self._twins(model, seed) if parts_of(settings).update == "soft" else None
+        temperature = settings.sampling.temperature
+        network = LanguageNetwork(model, critic, auxiliary=auxiliary, twins=twins, temperature=temperature)
         stage = PolicyStage(
             learner=self._learner(network, settings.optimiser, settings.updates),
             reference=self._reference(network),
@@ -544,6 +546,15 @@ class _Road:
             observe=self._watch_gold(),
         )
         train_policy(self.run, stage, recipe)
+
+    def _twins(self, model: Any, seed: int) -> TwinQ:
+        """Critics of every next token, on a trunk that starts where the policy does; they begin near 0."""
+        config = model.config.get_text_config()
+        heads = new_head(int(config.hidden_size), bias=False, seed=seed, outputs=2 * int(config.vocab_size))
+        with torch.no_grad():
+            heads.weight.mul_(0.01)  # apart from one another, but no opinion yet
+        trunk = self.language_model(self.tuned())
+        return TwinQ(heads.to(self.machine.device), bare(trunk).base_model)
 
     def _learner(self, network: LanguageNetwork, optimiser: Optimiser, steps: int) -> ModelLearner:
         return ModelLearner(

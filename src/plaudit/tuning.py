@@ -25,6 +25,7 @@ __all__ = [
     "Policy",
     "Preference",
     "Sampling",
+    "Soft",
     "Trust",
     "parts_of",
     "within_policy",
@@ -89,9 +90,10 @@ class Parts:
     clip_high: float | None = None
     drop_flat: bool = False
     pretraining: float = 0.0
-    update: Literal["gradient", "trust-region", "phasic", "imitation", "judgements"] = "gradient"
+    update: Literal["gradient", "trust-region", "phasic", "soft", "imitation", "judgements"] = "gradient"
     """Gradient steps by the objective; TRPO's one step inside a ball of KL; gradient steps with PPG's auxiliary phase;
-    likelihood of each group's best answer; or steps on judgements, without samples. No setting: other parts follow."""
+    soft values of all tokens, with replay; likelihood of each group's best answer; or steps on judgements, without
+    samples. No setting: other parts follow."""
 
     @property
     def groups(self) -> bool:
@@ -119,6 +121,7 @@ PARTS = {
         clip_high=4e-4,
     ),
     "ppg": Parts(baseline="value", normalise="batch", reduction="tokens", update="phasic"),
+    "sac": Parts(baseline="none", update="soft"),
     "trpo": Parts(baseline="value", normalise="batch", update="trust-region"),
     "rejection": Parts(baseline="group", reduction="tokens", update="imitation"),
     "dpo": Parts(baseline="none", update="judgements"),
@@ -137,6 +140,7 @@ Algorithm = Literal[
     "dapo",
     "gspo",
     "ppg",
+    "sac",
     "trpo",
     "reinforce++",
     "rejection",
@@ -192,6 +196,17 @@ class Auxiliary(Section):
     """Times each of these answers is learned from."""
     clone: float = Field(default=1.0, ge=0)
     """Weight of KL(before the phase, now) beside the squared error of the value, in units of reward squared per nat."""
+
+
+class Soft(Section):
+    """How soft actor-critic learns, at `policy.kl.beta` reward for a nat."""
+
+    updates: int = Field(default=8, ge=1)
+    """Optimiser steps after each round."""
+    replay: int = Field(default=16, ge=1)
+    """Rounds that are kept to learn from."""
+    follow: float = Field(default=0.05, gt=0, le=1)
+    """How much nearer the critics' slow copies come in a step."""
 
 
 class Preference(Section):
@@ -281,6 +296,7 @@ class Policy(Section):
     """Prompts whose answers earned most come first; each round then draws on more of them."""
     trust: Trust = Trust()
     auxiliary: Auxiliary = Auxiliary()
+    soft: Soft = Soft()
     preference: Preference = Preference()
     kl: Kl = Kl()
     sampling: Sampling = Sampling()
@@ -299,6 +315,8 @@ class Policy(Section):
     @property
     def updates(self) -> int:
         """Optimiser steps in all, as planned."""
+        if parts_of(self).update == "soft":
+            return self.steps * self.soft.updates
         phases = self.steps // self.auxiliary.every if parts_of(self).update == "phasic" else 0
         return self.steps * self.updates_per_round + phases * self.auxiliary.every * self.auxiliary.epochs
 
@@ -394,6 +412,11 @@ def _of_parts(policy: Policy, parts: Parts) -> Iterator[Contradiction]:
                 "in a ball of KL only: leave it out",
                 (name, "policy.algorithm"),
             )
+    if parts.update == "soft" and (not policy.kl.beta or parts.where == "loss"):
+        yield Contradiction(
+            "policy.kl.beta is sac's temperature: it must be above 0, and policy.kl.where stays reward",
+            ("policy.kl.beta", "policy.kl.where", "policy.algorithm"),
+        )
     if parts.update == "phasic" and (policy.critic == "shared" or parts.baseline != "value"):
         yield Contradiction(
             f"{policy.algorithm} teaches the policy's trunk what a critic of its own knows: set policy.critic to "

@@ -14,7 +14,7 @@ import torch
 from plaudit.batch import pack
 from plaudit.errors import NumberError, RecordError
 from plaudit.models.load import Machine, adapted
-from plaudit.models.network import Critic, LanguageNetwork, new_head
+from plaudit.models.network import Critic, LanguageNetwork, TwinQ, new_head
 from plaudit.models.packed import body_of
 from plaudit.recipe import Adapter, Kl, Optimiser, Policy, Recipe, Sampling, Text
 from plaudit.records import Prompt
@@ -67,7 +67,13 @@ class Stage:
         phasic = parts_of(settings).update == "phasic"
         auxiliary = Critic(new_head(32, bias=True, seed=2)) if phasic else None
         temperature = settings.sampling.temperature
-        self.network = LanguageNetwork(model, critic, auxiliary=auxiliary, temperature=temperature)
+        twins = None
+        if parts_of(settings).update == "soft":
+            heads = new_head(32, bias=False, seed=3, outputs=2 * model.config.vocab_size)
+            with torch.no_grad():
+                heads.weight.mul_(0.01)
+            twins = TwinQ(heads, body_of(tiny_model()))
+        self.network = LanguageNetwork(model, critic, auxiliary=auxiliary, twins=twins, temperature=temperature)
         frozen = self.network if adapter is not None else LanguageNetwork(tiny_model(), temperature=temperature)
         self.reference = Reference(frozen, adapted=adapter is not None, machine=CPU, micro_tokens=8192)
         self.learner = ModelLearner(self.network, settings.optimiser, steps=99, machine=CPU, micro_tokens=8192)
@@ -113,7 +119,7 @@ class Stage:
         {"algorithm": "ppo"},
         {"algorithm": "ppo", "critic": "shared"},
         {"algorithm": "ppo", "epochs": 2, "minibatch": 16},
-        *({"algorithm": name} for name in SAMPLING if name not in ("ppo", "ppo-ptx", "trpo")),
+        *({"algorithm": name} for name in SAMPLING if name not in ("ppo", "ppo-ptx", "trpo", "sac")),
         {"algorithm": "trpo", "trust": {"bound": 0.3}},
         {"algorithm": "ppo-ptx", "pretraining": 0.1},
         {"algorithm": "rloo", "objective": "weighted", "epochs": 2, "minibatch": 16},
@@ -135,6 +141,22 @@ def test_it_learns_what_is_rewarded(tmp_path, changes):
     assert statistics.fmean(rewards[-3:]) > 0.7
     assert metrics[0]["kl"] == pytest.approx(0, abs=1e-4)  # before the first step it is its reference
     assert metrics[-1]["kl"] > 0.5
+
+
+def test_soft_actor_critic_learns_what_is_rewarded(tmp_path):
+    """It must try a token before it knows its worth, so it takes a dearer KL, smaller steps and more of them."""
+    settings = settings_of(
+        steps=20,
+        answers_per_prompt=8,
+        algorithm="sac",
+        kl=Kl(beta=0.1),
+        soft={"updates": 24},
+        optimiser=Optimiser(learning_rate=3e-3, warmup=0, decay="constant"),
+    )
+    metrics = Stage(tmp_path, settings).go().metrics()
+    assert metrics[0]["reward"] < 0.2
+    assert statistics.fmean(line["reward"] for line in metrics[-5:]) > 0.4
+    assert metrics[-1]["q_loss"] < metrics[1]["q_loss"]
 
 
 def test_a_high_price_of_kl_keeps_it_where_it_was(tmp_path):
@@ -174,10 +196,11 @@ class Falls:
         ({"algorithm": "ppo", "kl": Kl(beta=0.1, target=0.5, horizon=40), "epochs": 2, "minibatch": 4}, None),
         ({"algorithm": "rloo", "kl": Kl(beta=0.1, target=0.5, horizon=40)}, Adapter(rank=2)),
         ({"algorithm": "ppg", "auxiliary": {"every": 3}, "kl": Kl(beta=0.1, target=0.5, horizon=40)}, None),
+        ({"algorithm": "sac", "soft": {"replay": 3, "updates": 2}, "kl": Kl(beta=0.1, target=0.5, horizon=40)}, None),
         ({"algorithm": "reinforce", "baseline": "running", "kl": Kl(beta=0.1, target=0.5, horizon=40)}, None),
         ({"algorithm": "trpo", "curriculum": True, "kl": Kl(beta=0.1, target=0.5, horizon=40)}, None),
     ],
-    ids=["ppo", "rloo-adapter", "ppg", "running-mean", "trpo-curriculum"],
+    ids=["ppo", "rloo-adapter", "ppg", "sac", "running-mean", "trpo-curriculum"],
 )
 def test_interrupted_it_ends_with_the_same_bits(tmp_path, changes, adapter):
     """Weights, metrics and samples; the adaptive price of KL among them."""

@@ -5,6 +5,7 @@ Shape letters:  B answers   T tokens   N tokens of the packed row   M answer tok
 
 from __future__ import annotations
 
+import copy
 import itertools
 import math
 from collections.abc import Sequence
@@ -26,6 +27,7 @@ __all__ = [
     "Network",
     "RewardNetwork",
     "Scales",
+    "TwinQ",
     "head_of",
     "new_head",
     "reads_both_ways",
@@ -91,6 +93,38 @@ class Critic(nn.Module):
         return _spread(value_M, mask_BT)
 
 
+class TwinQ(nn.Module):
+    """Two values of every next token, on one trunk, and slow copies that follow: what soft actor-critic learns from.
+
+    Args:
+        heads: D -> 2 V, the twins side by side.
+        model: a Transformers model whose trunk is theirs.
+    """
+
+    def __init__(self, heads: nn.Linear, model: Any) -> None:
+        super().__init__()
+        self.heads = heads
+        self.model = model
+        self.slow_heads = copy.deepcopy(heads).requires_grad_(False)
+        self.slow_model = copy.deepcopy(model).requires_grad_(False)
+        for trunk in (self.model, self.slow_model):
+            choose_road(trunk)
+
+    def q_BTVQ(self, tree: TokenTree, *, slow: bool = False) -> Tensor:
+        """[B, T, V, 2] values before each answer token."""
+        model, heads = (self.slow_model, self.slow_heads) if slow else (self.model, self.heads)
+        values: Tensor = heads(hidden_states(model, tree)[tree.source_BT()]).float()
+        twins: Tensor = values.unflatten(-1, (-1, 2))
+        return twins
+
+    @torch.no_grad()
+    def follow(self, rate: float) -> None:
+        """Let the slow copies come nearer, by this share of the way."""
+        for slow, fast in ((self.slow_heads, self.heads), (self.slow_model, self.model)):
+            for mine, theirs in zip(slow.parameters(), fast.parameters(), strict=True):
+                mine.lerp_(theirs, rate)
+
+
 class LanguageNetwork(Network):
     """A Transformers causal language model, with or without a critic.
 
@@ -98,6 +132,7 @@ class LanguageNetwork(Network):
         model: the language model, maybe under an adapter.
         critic: gives `Outputs.value_BT`.
         auxiliary: gives `Outputs.auxiliary_BT`, from the policy's own trunk, whose training it is a means of.
+        twins: give `Outputs.q_BTVQ` and `Outputs.slow_q_BTVQ`.
         temperature: logits are divided by it wherever log-probabilities are taken, as in sampling.
     """
 
@@ -107,12 +142,14 @@ class LanguageNetwork(Network):
         critic: Critic | None = None,
         *,
         auxiliary: Critic | None = None,
+        twins: TwinQ | None = None,
         temperature: float = 1.0,
     ) -> None:
         super().__init__()
         self.model = model
         self.critic = critic
         self.auxiliary = auxiliary
+        self.twins = twins
         self.temperature = temperature
         self.packed = choose_road(model)
         self._logits = logits_of(model)
@@ -148,9 +185,21 @@ class LanguageNetwork(Network):
         if needs.auxiliary:
             assert self.auxiliary is not None, "an auxiliary value was asked of a network without such a head"
             auxiliary_BT = self.auxiliary.value_BT(tree, hidden_ND)
+        assert self.twins is not None or not (needs.q or needs.slow_q), "twins were asked of a network without them"
         return Outputs(
-            logp=logp_BT, entropy=entropy_BT, distribution=distribution_BTV, value=value_BT, auxiliary=auxiliary_BT
+            logp=logp_BT,
+            entropy=entropy_BT,
+            distribution=distribution_BTV,
+            value=value_BT,
+            auxiliary=auxiliary_BT,
+            q=self.twins.q_BTVQ(tree) if self.twins is not None and needs.q else None,
+            slow_q=self.twins.q_BTVQ(tree, slow=True) if self.twins is not None and needs.slow_q else None,
         )
+
+    def follow(self, rate: float) -> None:
+        """Let the twins' slow copies come nearer."""
+        assert self.twins is not None, "a network without twins has nothing slow"
+        self.twins.follow(rate)
 
     def groups(self) -> dict[str, list[nn.Parameter]]:
         """`policy`, and `critic` where there is one."""
@@ -159,7 +208,14 @@ class LanguageNetwork(Network):
             groups["policy"] += list(self.auxiliary.parameters())
         if self.critic is not None:
             groups["critic"] = [p for p in self.critic.parameters() if p.requires_grad]
+        if self.twins is not None:
+            groups["twins"] = [p for p in self.twins.parameters() if p.requires_grad]
         return groups
+
+    def trained(self) -> dict[str, Tensor]:
+        """Every trainable tensor, and the twins' slow copies, which only follow."""
+        slow = {name: p for name, p in self.named_parameters() if name.startswith("twins.slow_")}
+        return super().trained() | slow
 
 
 class Scales(nn.Module):

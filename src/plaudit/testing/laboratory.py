@@ -47,6 +47,7 @@ __all__ = [
     "Laboratory",
     "Network",
     "Table",
+    "TokenCritic",
     "compare",
     "exact_gradient",
     "expected_gradient",
@@ -339,6 +340,24 @@ class Critic(nn.Module):
         """[P, S] values."""
         value_PS1: Tensor = self.tower()
         return value_PS1.squeeze(-1)
+
+
+class TokenCritic(nn.Module):
+    """A small neural network that guesses what every next token is worth."""
+
+    def __init__(self, lab: Laboratory, *, seed: int, hidden: int = 64) -> None:
+        """Somewhere at random, near 0."""
+        super().__init__()
+        self.tower = _Tower(lab, lab.ref_PSV.shape[-1], hidden, seed)
+        last = self.tower.layers[-1]
+        assert isinstance(last, nn.Linear)
+        with torch.no_grad():
+            last.weight.mul_(0.01)
+
+    def forward(self) -> Tensor:
+        """[P, S, V] values."""
+        value_PSV: Tensor = self.tower()
+        return value_PSV
 
 
 def _generator(seed: int) -> torch.Generator:

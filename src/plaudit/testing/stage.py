@@ -12,6 +12,7 @@ Shape letters:  P prompts   S prefixes   V vocabulary   A answers   B drawn answ
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,7 +28,8 @@ from plaudit.models.load import Machine
 from plaudit.records import Answer, Ended, Group, Prompt
 from plaudit.sampling import Request
 from plaudit.scorers import Scores
-from plaudit.testing.laboratory import Critic, Laboratory, Network, imitate
+from plaudit.seeds import derive
+from plaudit.testing.laboratory import Critic, Laboratory, Network, TokenCritic, imitate
 from plaudit.training.learner import ModelLearner
 from plaudit.training.objectives import TextBatch
 from plaudit.training.policy_stage import PolicyMemory, PolicyStage
@@ -48,8 +50,11 @@ class LaboratoryNetwork(networks.Network):
         policy: nn.Module,
         critic: nn.Module | None = None,
         auxiliary: nn.Module | None = None,
+        twins: Sequence[nn.Module] = (),
     ) -> None:
         super().__init__()
+        self.twins = nn.ModuleList(twins)
+        self.slow_twins = copy.deepcopy(self.twins).requires_grad_(False)
         self.auxiliary = auxiliary
         self.lab = lab
         self.policy = policy
@@ -85,13 +90,24 @@ class LaboratoryNetwork(networks.Network):
             assert isinstance(self.policy, Network), "an auxiliary head reads a network's hidden layer"
             guess_PS = self.auxiliary(self.policy.tower.hidden()).squeeze(-1)
             found["auxiliary"] = guess_PS[prompt_B1, state_BT].masked_fill(~mask_BT, 0.0)
+        for name, wanted, twins in (("q", needs.q, self.twins), ("slow_q", needs.slow_q, self.slow_twins)):
+            if wanted:
+                found[name] = torch.stack([twin()[prompt_B1, state_BT] for twin in twins], -1)
         return Outputs(**found)
+
+    @torch.no_grad()
+    def follow(self, rate: float) -> None:
+        """Let the slow copies of the twins come nearer."""
+        for slow, fast in zip(self.slow_twins.parameters(), self.twins.parameters(), strict=True):
+            slow.lerp_(fast, rate)
 
     def groups(self) -> dict[str, list[nn.Parameter]]:
         """`policy`, and `critic` where there is one."""
         groups = {"policy": list(self.policy.parameters())}
         if self.auxiliary is not None:
             groups["policy"] += list(self.auxiliary.parameters())
+        if len(self.twins):
+            groups["twins"] = list(self.twins.parameters())
         return groups if self.critic is None else groups | {"critic": list(self.critic.parameters())}
 
 
@@ -243,7 +259,9 @@ def laboratory_stage(
     if auxiliary is not None:
         nn.init.zeros_(auxiliary.weight)
         nn.init.zeros_(auxiliary.bias)
-    network = LaboratoryNetwork(lab, policy, critic, auxiliary)
+    soft = parts_of(settings).update == "soft"
+    twins = [TokenCritic(lab, seed=derive(seed, "twin", k) % 2**31) for k in range(2)] if soft else []
+    network = LaboratoryNetwork(lab, policy, critic, auxiliary, twins)
     anything: Any = _Words(lab)
     reference: Any = _Reference(network)
     stage = PolicyStage(

@@ -17,6 +17,9 @@
 * `gspo`: `grpo` with one ratio for each answer. Zheng et al. 2025, https://arxiv.org/abs/2507.18071.
 * `ppg`: `ppo` with a critic of its own, and now and then a phase in which a second head on the policy's trunk learns
   the returns, the policy held in place (`plaudit.training.auxiliary`). Cobbe et al. 2020, https://arxiv.org/abs/2009.04416.
+* `sac`: soft values of every next token, twins with slow copies, and the policy drawn to the best one for them;
+  entropy measured from the reference, rounds learned from again (`plaudit.training.soft`). Haarnoja et al. 2018,
+  https://arxiv.org/abs/1812.05905; discrete: Christodoulou 2019, https://arxiv.org/abs/1910.07207.
 * `trpo`: advantages as in `ppo`, the step of `plaudit.training.trust_region`. Schulman et al. 2015,
   https://arxiv.org/abs/1502.05477.
 * `reinforce++`: KL cost per token in the reward, return from each token on, whitened over the round, clipped ratio.
@@ -54,7 +57,7 @@ from plaudit.training.policy_loss import PolicyLoss
 from plaudit.training.rollouts import Rollout
 from plaudit.tuning import Parts, Policy
 
-__all__ = ["Estimate", "best_of_groups", "estimated", "kept", "loss_of"]
+__all__ = ["Estimate", "best_of_groups", "estimated", "kept", "loss_of", "score_at_end"]
 
 _EPSILON = 1e-4
 """Added to a group's standard deviation, in units of reward: rounding is not to be blown up."""
@@ -145,6 +148,11 @@ def _compared(rollout: Rollout, policy: Policy, parts: Parts, return_B: Tensor, 
         case "group":
             return group_mean(return_B, rollout.group_B(), rollout.keep_B)
     return return_B
+
+
+def score_at_end(rollout: Rollout) -> Tensor:
+    """[B, T] the score on each answer's last token, 0 elsewhere; nothing of KL."""
+    return _token_rewards(rollout, 0.0)
 
 
 def best_of_groups(advantages: Sequence[float], groups: Sequence[int]) -> list[int]:

@@ -101,13 +101,18 @@ class Kept:
             returns=tuple(tuple(row) for row in state["returns"]),
         )
 
-    def batch(self, learner: Learner) -> AuxiliaryBatch:
-        """As tensors, with the policy as it is now."""
+    def tensors(self) -> tuple[TokenTree, Tensor]:
+        """The tree, and [B, T] the returns, 0 after an answer's end."""
         tree = pack([(p, answers) for _, p, answers in self.prompts], names=[name for name, _, _ in self.prompts])
         mask_BT = tree.mask_BT()
         return_BT = torch.zeros(mask_BT.shape).masked_scatter(
             mask_BT, torch.tensor([value for row in self.returns for value in row])
         )
+        return tree, return_BT
+
+    def batch(self, learner: Learner) -> AuxiliaryBatch:
+        """As tensors, with the policy as it is now."""
+        tree, return_BT = self.tensors()
         old_BTV = learner.forward(TextBatch(tree=tree), Needs(distribution=True)).distribution_BTV.cpu()
         return AuxiliaryBatch(tree=tree, return_BT=return_BT, old_logp_BTV=old_BTV)
 

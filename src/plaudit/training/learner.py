@@ -25,7 +25,7 @@ from plaudit.models.load import Machine
 from plaudit.models.network import Network
 from plaudit.recipe import Optimiser
 
-__all__ = ["Curvature", "Learner", "ModelLearner", "Part", "forward", "learning_rate_at"]
+__all__ = ["Curvature", "Follower", "Learner", "ModelLearner", "Part", "forward", "learning_rate_at"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +86,15 @@ class Curvature(Protocol):
 
     def restore(self, weights: Sequence[Tensor], *, group: str) -> None:
         """Put the weights of a snapshot back, bit for bit."""
+        ...
+
+
+@runtime_checkable
+class Follower(Protocol):
+    """What a learner needs besides for soft actor-critic: slow copies of its critics."""
+
+    def follow(self, rate: float) -> None:
+        """Let the slow copies come nearer, by this share of the way."""
         ...
 
 
@@ -213,6 +222,13 @@ class ModelLearner:
         parameters = self._groups[group]
         for parameter, piece in zip(parameters, vector_D.split([p.numel() for p in parameters]), strict=True):
             parameter.add_(piece.view_as(parameter))
+
+    def follow(self, rate: float) -> None:
+        """Let the slow copies that the network has come nearer to what they copy."""
+        follow = getattr(self.network, "follow", None)
+        if follow is None:
+            raise RunError(f"{type(self.network).__name__} has no slow copies to follow")
+        follow(rate)
 
     def snapshot(self, *, group: str) -> list[Tensor]:
         """A copy of the group's weights."""

@@ -27,7 +27,7 @@ from plaudit.sampling import Sampler
 from plaudit.scorers import Scorer
 from plaudit.seeds import derive
 from plaudit.text import Words
-from plaudit.training.algorithms import Estimate, best_of_groups, estimated, kept, loss_of
+from plaudit.training.algorithms import Estimate, best_of_groups, estimated, kept, loss_of, score_at_end
 from plaudit.training.auxiliary import Kept, auxiliary_phase
 from plaudit.training.learner import Learner, Part, learning_rate_at
 from plaudit.training.objectives import LanguageLoss
@@ -42,6 +42,7 @@ from plaudit.training.rollouts import (
     rolled_out,
     sampled,
 )
+from plaudit.training.soft import soft_steps
 from plaudit.training.stage import minibatch_indices, run_steps
 from plaudit.training.trust_region import ValueLoss, trust_region_step
 from plaudit.tuning import Kl, Parts, Policy, parts_of
@@ -69,7 +70,7 @@ class PolicyMemory:
         self.order: list[int] | None = None
         """Prompts by what their answers earned at first, the most first; for the curriculum."""
         self.kept: list[Kept] = []
-        """Rounds since the last auxiliary phase."""
+        """Rounds since the last auxiliary phase, or those that soft actor-critic learns from."""
         self.over = False
 
     def learn(self, rewards: Rewards, rollout: Rollout, beta: float, metrics: Mapping[str, float]) -> None:
@@ -149,7 +150,10 @@ class PolicyStage:
         estimate = estimated(rollout, settings, self.parts, beta=beta, running=memory.running.baseline)
         loss = loss_of(settings, self.parts, beta=beta, entropy=memory.entropy)
         batch = _batch(rollout, estimate)
-        metrics = self._learn(batch, [int(i) for i in rollout.keep_B.nonzero()], loss, step)
+        if self.parts.update == "soft":
+            metrics = self._soft(rollout, beta, step, memory)
+        else:
+            metrics = self._learn(batch, [int(i) for i in rollout.keep_B.nonzero()], loss, step)
         if self.parts.update == "phasic":
             metrics |= self._auxiliary(batch, memory)
         memory.learn(rewards, rollout, beta if self.parts.where == "reward" else 0.0, metrics)
@@ -222,6 +226,20 @@ class PolicyStage:
                 _check_ratio(metrics["kl_to_old"])
             found.append(metrics)
         return _means(found)
+
+    def _soft(self, rollout: Rollout, beta: float, step: int, memory: PolicyMemory) -> dict[str, float]:
+        """Keep the round's rewards, and learn soft values from the rounds that are kept."""
+        settings = self.settings.soft
+        memory.kept = [*memory.kept, Kept.of(_rewarded(rollout))][-settings.replay :]
+        return soft_steps(
+            self.learner,
+            self.reference,
+            memory.kept,
+            settings,
+            alpha=beta,
+            discount=self.settings.discount,
+            seed=derive(self.seed, "replay", step),
+        )
 
     def _auxiliary(self, batch: PolicyBatch, memory: PolicyMemory) -> dict[str, float]:
         """Keep the round, and after enough of them let the trunk learn from all."""
@@ -312,6 +330,20 @@ def _batch(rollout: Rollout, estimate: Estimate) -> PolicyBatch:
 
 def _means(found: Sequence[Mapping[str, float]]) -> dict[str, float]:
     return {name: statistics.fmean(metrics[name] for metrics in found) for name in found[0]}
+
+
+def _rewarded(rollout: Rollout) -> PolicyBatch:
+    """The round with each token's reward, the score on the last one, in place of its return."""
+    reward_BT = score_at_end(rollout)
+    nothing = torch.zeros_like(reward_BT)
+    return PolicyBatch(
+        tree=rollout.tree,
+        old_logp_BT=rollout.old_logp_BT,
+        ref_logp_BT=rollout.ref_logp_BT,
+        advantage_BT=nothing,
+        return_BT=reward_BT,
+        value_BT=nothing,
+    )
 
 
 def _group_order(batch: PolicyBatch, seed: int) -> list[int]:
