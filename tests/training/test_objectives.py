@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import pickle
 
@@ -245,6 +246,27 @@ def test_the_clip_and_the_distance_by_hand():
     # KL(old || new) by k3: ratio - 1 - log ratio
     expected = sum(r - 1 - math.log(r) for r in (1.5, 1.1, 0.5, 0.7))
     assert float(found.metrics["kl_to_old"][0]) == pytest.approx(expected, abs=1e-5)
+
+
+def test_kl_in_the_loss_costs_what_it_says():
+    """k2 of two nats away from the reference is 2; half of that per token, on top of a surrogate of 0."""
+    logp_BT = torch.full((3, 3), -1.0)
+    batch = dataclasses.replace(
+        policy_batch(logp_BT, torch.zeros(3, 3)), ref_logp_BT=logp_BT - 2.0, old_logp_BT=logp_BT - 1.0
+    )
+    outputs = Outputs(logp=logp_BT, entropy=torch.zeros(3, 3))
+    found = PolicyLoss(beta=0.5, estimator="k2")(outputs, batch)
+    assert float(found.total) == pytest.approx(0.5 * 2.0 * 6)
+    assert metric(found, "kl_loss") == (12.0, 6)
+    old = PolicyLoss(beta=0.5, estimator="k2", against="old")(outputs, batch)
+    assert float(old.total) == pytest.approx(0.5 * 0.5 * 6)
+    full = PolicyLoss(beta=0.5, estimator="full")
+    assert full.needs.distribution
+    half, sure = torch.tensor([0.5, 0.5]).log(), torch.tensor([0.8, 0.2]).log()
+    given = dataclasses.replace(batch, ref_logp_BTV=half.expand(3, 3, 2))
+    found = full(dataclasses.replace(outputs, distribution=sure.expand(3, 3, 2)), given)
+    kl = 0.8 * math.log(0.8 / 0.5) + 0.2 * math.log(0.2 / 0.5)
+    assert float(found.total) == pytest.approx(0.5 * kl * 6, abs=1e-6)
 
 
 def test_losses_cross_process_borders():

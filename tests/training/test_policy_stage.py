@@ -447,6 +447,27 @@ def test_the_best_of_each_group():
     assert best_of_groups([0.0, 0.0], [1, 0]) == [0, 1]
 
 
+def test_an_entropy_target_moves_its_weight_the_right_way(tmp_path):
+    """Far above the entropy there is, the bonus grows by a fifth a round; far below it, it shrinks."""
+    for target, factor in ((50.0, 1.2), (0.1, 0.8)):
+        settings = settings_of(steps=3, algorithm="rloo", entropy=0.01, entropy_target=target)
+        weights = [line["entropy_weight"] for line in Stage(tmp_path / str(target), settings).go().metrics()]
+        assert weights == pytest.approx([0.01, 0.01 * factor, 0.01 * factor**2])
+
+
+def test_a_curriculum_begins_with_what_earns_most(tmp_path):
+    easy = FunctionScorer(lambda prompt, answer: 1.0 if prompt.id in ("a", "be", "see", "d") else -1.0)
+    settings = settings_of(steps=2, algorithm="rloo", curriculum=True)
+    samples = Stage(tmp_path, settings, scorer=easy).go().samples()
+    assert {sample["prompt_id"] for sample in samples if sample["step"] == 0} == {"a", "be", "see", "d"}
+
+
+def test_answers_that_were_cut_can_be_left_out(tmp_path):
+    metrics = Stage(tmp_path, settings_of(steps=1, algorithm="reinforce", drop_cut=True)).go().metrics()[0]
+    assert metrics["left_out"] == pytest.approx(16 * metrics["cut_share"])
+    assert 0 < metrics["left_out"] < 16
+
+
 def test_rejection_learns_from_the_best_answers_only(tmp_path, monkeypatch):
     settings = settings_of(steps=1, algorithm="rejection")
     stage = Stage(tmp_path, settings)

@@ -23,6 +23,7 @@ from plaudit.training.learner import ModelLearner
 from plaudit.training.preference_stage import (
     PreferenceBatch,
     PreferenceLoss,
+    preference_batch,
     preference_items,
     preference_steps,
     train_preference,
@@ -173,6 +174,16 @@ def test_kto_by_hand():
 
     expected = (lost(-0.7) + lost(-0.3)) / 2 + (lost(0.8) + lost(0.7)) / 2
     assert float(found.total) == pytest.approx(expected, abs=1e-5)
+
+
+def test_the_best_is_desirable_and_the_worst_is_not():
+    items = preference_items([JUDGED[1], JUDGED[3], *THUMBS], WORDS, settings_of("kto"))
+    reference = Reference(LanguageNetwork(tiny_model()), adapted=False, machine=CPU, micro_tokens=8192)
+    batch = preference_batch(items, reference)
+    # ranks 3 1 2 | the second preferred | a thumb up | a thumb down
+    assert batch.desirable_B.tolist() == [False, True, False, False, True, True, False]
+    assert batch.undesirable_B.tolist() == [True, False, False, True, False, False, True]
+    assert batch.rank_B.tolist() == [3, 1, 2, 2, 1, 0, 0]
 
 
 @pytest.mark.parametrize("kind", ["dpo", "ipo", "kto"])

@@ -36,7 +36,14 @@ from plaudit.training.rollouts import Reference
 from plaudit.training.stage import minibatch_indices, run_steps
 from plaudit.tuning import Policy
 
-__all__ = ["PreferenceBatch", "PreferenceLoss", "preference_items", "preference_steps", "train_preference"]
+__all__ = [
+    "PreferenceBatch",
+    "PreferenceLoss",
+    "preference_batch",
+    "preference_items",
+    "preference_steps",
+    "train_preference",
+]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -157,12 +164,13 @@ def train_preference(
         loss = PreferenceLoss(kind=kind, beta=beta)
         if kind == "kto":
             loss = dataclasses.replace(loss, reference=_cold_gain(learner, reference, chosen))
-        return learner.step(Part(_batch(chosen, reference), loss))
+        return learner.step(Part(preference_batch(chosen, reference), loss))
 
     run_steps(run, "policy", learner, steps, body, save_every=recipe.save_every)
 
 
-def _batch(chosen: Sequence[JudgedTokens], reference: Reference) -> PreferenceBatch:
+def preference_batch(chosen: Sequence[JudgedTokens], reference: Reference) -> PreferenceBatch:
+    """Judgements as one packed batch, with what the reference says of their answers."""
     tree = pack([(item.prompt, item.answers) for item in chosen], names=[item.name for item in chosen])
     thumbs = [item.said.words == "thumb" for item in chosen]
     up = [

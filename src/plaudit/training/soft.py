@@ -53,7 +53,7 @@ class SoftLoss:
         mask_BT, token_BT = batch.tree.mask_BT(), batch.tree.token_BT()
         first_BTV, second_BTV = outputs.q_BTVQ.unbind(-1)
         error_BT = q_loss(first_BTV, token_BT, batch.target_BT) + q_loss(second_BTV, token_BT, batch.target_BT)
-        least_BTV = twin_minimum(first_BTV, second_BTV).detach()
+        least_BTV = twin_minimum(first_BTV, second_BTV)  # nothing flows through it: see soft_policy_loss
         away_BT = soft_policy_loss(outputs.distribution_BTV, least_BTV, batch.ref_logp_BTV, alpha=self.alpha)
         error, away = token_portion(error_BT, mask_BT), token_portion(away_BT, mask_BT)
         tokens = error.denominator
