@@ -94,3 +94,10 @@ def test_numbers_of_a_row():
         "step": 3.0,
         "sft/loss": 0.5,
     }
+
+
+def test_a_run_that_trains_no_reward_model_lacks_none(tmp_path):
+    (tmp_path / "config.yaml").write_text("reward: null\n")
+    assert "reward-model/evaluation.json" not in read_folder(tmp_path).absent
+    (tmp_path / "config.yaml").write_text("reward: {epochs: 1}\n")
+    assert "reward-model/evaluation.json" in read_folder(tmp_path).absent

@@ -79,9 +79,11 @@ def read_folder(path: Path) -> RunFolder:
     reward_model = reader.table("reward-model/evaluation.json")
     lineage = reader.rows("lineage.json")
     summary = reader.table("summary.json")
+    recipe = reader.yaml("config.yaml", recipe_text)
+    trains_reward = recipe.get("reward", recipe) is not None
     return RunFolder(
         path=path,
-        recipe=reader.yaml("config.yaml", recipe_text),
+        recipe=recipe,
         recipe_text=recipe_text,
         environment=environment,
         metrics=_last_of_each_step(metrics),
@@ -90,7 +92,7 @@ def read_folder(path: Path) -> RunFolder:
         reward_model=reward_model,
         lineage=lineage,
         summary=summary,
-        absent=tuple(reader.absent),
+        absent=tuple(name for name in reader.absent if trains_reward or name != "reward-model/evaluation.json"),
         notes=tuple(reader.notes),
     )
 

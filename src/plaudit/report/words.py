@@ -114,9 +114,9 @@ _HEADLINE: dict[str, tuple[str, str]] = {
         "隐藏偏好是内置世界自己的尺度，任何训练阶段都没有见过。平局记半胜。",
     ),
     "verdict.reward.about": (
-        "The judge is the reward model that the policy was tuned against, so read this beside the samples below. "
+        "The judge is the reward that the policy was tuned against, so read this beside the samples below. "
         "A tie counts one half.",
-        "裁判正是策略调优所用的奖励模型，请结合下方样本判断。平局记半胜。",
+        "裁判正是策略调优所用的奖励，请结合下方样本判断。平局记半胜。",
     ),
     "verdict.open": ("This run has no result yet.", "本次运行尚无结果。"),
     "verdict.open.about": (
@@ -223,8 +223,8 @@ _CURVES: dict[str, tuple[str, str]] = {
     "axis.tokens": ("tokens of an answer", "回答的词元数"),
     "m.reward": ("Reward", "奖励"),
     "m.reward.about": (
-        "Mean grade that the reward model gave to a step's answers. It should rise.",
-        "奖励模型给每步回答的平均分，应当上升。",
+        "Mean reward of a step's answers. It should rise.",
+        "每步回答的平均奖励，应当上升。",
     ),
     "m.gold": ("Hidden taste (gold)", "隐藏偏好（gold）"),
     "m.gold.about": (
