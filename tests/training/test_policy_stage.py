@@ -455,6 +455,15 @@ def test_an_entropy_target_moves_its_weight_the_right_way(tmp_path):
         assert weights == pytest.approx([0.01, 0.01 * factor, 0.01 * factor**2])
 
 
+def test_the_running_mean_is_that_of_the_rounds_before(tmp_path):
+    """Every answer earns 1: the first round knows nothing of it, the second has it for a baseline."""
+    one = FunctionScorer(lambda prompt, answer: 1.0)
+    settings = settings_of(steps=2, algorithm="reinforce", baseline="running", kl=Kl(beta=0.0))
+    first, second = Stage(tmp_path, settings, scorer=one).go().metrics()
+    assert abs(first["policy_loss"]) > 0.1
+    assert second["policy_loss"] == pytest.approx(0, abs=1e-6)
+
+
 def test_a_curriculum_begins_with_what_earns_most(tmp_path):
     easy = FunctionScorer(lambda prompt, answer: 1.0 if prompt.id in ("a", "be", "see", "d") else -1.0)
     settings = settings_of(steps=2, algorithm="rloo", curriculum=True)
