@@ -20,6 +20,7 @@ from transformers import AutoModelForCausalLM, AutoModelForSequenceClassificatio
 
 from plaudit import loop
 from plaudit.errors import NumberError, PlauditError, RecipeError, RunError
+from plaudit.loop import road
 from plaudit.recipe import Recipe, recipe_from
 from plaudit.runs import Run
 from plaudit.testing.tiny import tiny_model, tiny_tokenizer
@@ -33,7 +34,7 @@ Road = Callable[..., dict[str, Any]]
 @pytest.fixture
 def no_report(monkeypatch: pytest.MonkeyPatch) -> None:
     """Drawing takes as long as a tiny road."""
-    monkeypatch.setattr(loop, "write_report", lambda folder: (folder / "report.html").touch())
+    monkeypatch.setattr(road, "write_report", lambda folder: (folder / "report.html").touch())
 
 
 @pytest.fixture(scope="module")
@@ -207,10 +208,11 @@ KILLED_OVER_AND_OVER = """
 import json, os, signal, sys
 from pathlib import Path
 from plaudit import loop
+from plaudit.loop import road
 from plaudit.recipe import recipe_from
 
 folder, recipe = sys.argv[1], recipe_from(json.loads(sys.argv[2]))
-loop.write_report = lambda folder: (folder / "report.html").touch()
+road.write_report = lambda folder: (folder / "report.html").touch()
 
 def writes(event, args):
     if event == "open":
@@ -405,7 +407,9 @@ def test_evaluate_again_gives_the_same_numbers(own_road, tmp_path, no_report):
 def test_an_unfinished_run_is_not_evaluated(own_road, tmp_path, no_report, monkeypatch):
     """It would get a summary, and so count as finished."""
     recipe = recipe_from(own_road(language=None))
-    monkeypatch.setattr(loop, "train_policy", lambda *args, **kwargs: (_ for _ in ()).throw(KeyboardInterrupt()))
+    monkeypatch.setattr(
+        "plaudit.loop.policy.train_policy", lambda *args, **kwargs: (_ for _ in ()).throw(KeyboardInterrupt())
+    )
     with pytest.raises(KeyboardInterrupt):
         loop.run(recipe, tmp_path / "run")
     with pytest.raises(RunError, match=r"not finished \(policy to do\)"):

@@ -8,13 +8,14 @@ import math
 import pytest
 
 from plaudit import loop
+from plaudit.loop import road
 from plaudit.recipe import recipe_from
 from plaudit.tuning import PARTS
 
 
 @pytest.mark.parametrize("name", PARTS)
 def test_every_algorithm_goes_the_whole_road(own_road, tmp_path, monkeypatch, name):
-    monkeypatch.setattr(loop, "write_report", lambda folder: (folder / "report.html").touch())
+    monkeypatch.setattr(road, "write_report", lambda folder: (folder / "report.html").touch())
     policy = {"algorithm": name, "auxiliary": {"every": 2}, "soft": {"updates": 2}}
     reward = None if PARTS[name].update == "judgements" else {"start": "model"}
     summary = loop.run(recipe_from(own_road(language=None, sft=None, policy=policy, reward=reward)), tmp_path / "run")

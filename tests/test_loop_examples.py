@@ -19,6 +19,7 @@ import pytest
 
 from plaudit import loop
 from plaudit.errors import ScorerError
+from plaudit.loop import road
 from plaudit.models.builtin import new_model, new_tokenizer
 from plaudit.recipe import Recipe, load_recipe
 from plaudit.testing.tiny import tiny_model, tiny_tokenizer
@@ -85,7 +86,7 @@ def small(data: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callab
     """`small(name, *changes)`: an example's recipe in CI size."""
     monkeypatch.setenv("PLAUDIT_DATA", str(data))
     monkeypatch.chdir(EXAMPLES.parent)  # where the examples say the command is typed
-    monkeypatch.setattr(loop, "write_report", lambda folder: (folder / "report.html").touch())
+    monkeypatch.setattr(road, "write_report", lambda folder: (folder / "report.html").touch())
 
     def recipe(name: str, *changes: str) -> Recipe:
         text = (EXAMPLES / name).read_text(encoding="utf-8").replace(".jsonl.gz", ".jsonl")

@@ -15,6 +15,7 @@ from typer.testing import CliRunner
 from plaudit import loop, tasks
 from plaudit.cli import app
 from plaudit.errors import ModelError
+from plaudit.loop import road
 from plaudit.models.load import Machine, load_language, new_lstm_language, save_model
 from plaudit.models.lstm import LstmForCausalLM
 from plaudit.recipe import Sampling, recipe_from
@@ -28,7 +29,7 @@ LSTM = {"path": "lstm", "vocabulary": 512}
 @pytest.fixture
 def no_report(monkeypatch: pytest.MonkeyPatch) -> None:
     """Drawing takes as long as a tiny road."""
-    monkeypatch.setattr(loop, "write_report", lambda folder: (folder / "report.html").touch())
+    monkeypatch.setattr(road, "write_report", lambda folder: (folder / "report.html").touch())
 
 
 def numbers(folder: Path, stage: str) -> list[dict[str, Any]]:

@@ -1,0 +1,130 @@
+"""The reward stage of a run: one model or several, trained, measured and brought to one scale."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from plaudit.errors import ModelError
+from plaudit.evaluation.reward import held_out as held_out_measures
+from plaudit.loop.ground import Ground
+from plaudit.models.load import adapted, change_config, load_reward, new_lstm_reward, new_reward, save_model
+from plaudit.models.network import RewardNetwork
+from plaudit.recipe import Sampling
+from plaudit.records import Group, Judgement
+from plaudit.runs import write_json
+from plaudit.runs.progress import say
+from plaudit.scorers import EnsembleScorer, ModelScorer
+from plaudit.scorers.ensemble import save_ensemble
+from plaudit.seeds import derive
+from plaudit.text import Words
+from plaudit.training.reward_stage import train_reward
+
+__all__ = ["reward_stage"]
+
+
+def reward_stage(ground: Ground) -> None:
+    """Train the reward model, or its members, and measure it on what was held out."""
+    settings = ground.recipe.reward
+    assert settings is not None
+    trunk = ground.trunk()
+    with ground.stage("reward", "reward-model", [ground.named(trunk), "judgements.jsonl"]):
+        train, held = ground.judgements()
+        words = ground.words(trunk)
+        made = ground.folder / "reward-model"
+        folders = [made / f"member-{m + 1}" for m in range(settings.members)] if settings.members > 1 else [made]
+        for member, folder in enumerate(folders):
+            if not folder.exists():  # it was made before an interruption
+                _train_member(ground, member, folder, trunk, words, train, held)
+        networks = [RewardNetwork(load_reward(str(folder), ground.machine)[0]) for folder in folders]
+        members = [ModelScorer(n, words, ground.machine, micro_tokens=ground.recipe.micro_tokens) for n in networks]
+        found = held_out_measures(members[0] if len(members) == 1 else EnsembleScorer(members).raw(), held)
+        _normalise(ground, folders, members)
+        write_json(made / "evaluation.json", found)
+
+
+def _train_member(
+    ground: Ground,
+    member: int,
+    folder: Path,
+    trunk: str,
+    words: Words,
+    train: Sequence[Judgement],
+    held: Sequence[Judgement],
+) -> None:
+    """Train one reward model and save it, as it is."""
+    settings = ground.recipe.reward
+    assert settings is not None
+    if settings.members > 1:
+        say(f"reward: member {member + 1} of {settings.members}")
+    seed = derive(ground.recipe.seed, "head", member) if member else derive(ground.recipe.seed, "head")
+    model = _new_reward(ground, trunk, words, seed)
+    network = RewardNetwork(model, dropout=settings.dropout)
+    if settings.language:
+        network.add_language_head(ground.language_model(trunk, random=settings.start == "random"))
+    train_reward(ground.run, network, words, train, settings, ground.recipe, ground.machine, held, member=member)
+    save_model(model, folder, words.tokenizer, reward_gain=1.0, reward_bias=0.0)
+
+
+def _new_reward(ground: Ground, trunk: str, words: Words, seed: int) -> Any:
+    """A reward model that has learned nothing yet."""
+    settings = ground.recipe.reward
+    assert settings is not None
+    if settings.start == "lstm":
+        return new_lstm_reward(words.tokenizer, ground.machine, seed=seed, qualities=settings.qualities)
+    model = new_reward(
+        trunk,
+        ground.machine,
+        seed=seed,
+        random=settings.start == "random",
+        checkpointing=ground.recipe.model.checkpointing,
+        qualities=settings.qualities,
+    )
+    return adapted(model, ground.recipe.model.adapter, seed=seed, task="SEQ_CLS")
+
+
+def _normalise(ground: Ground, folders: Sequence[Path], members: Sequence[ModelScorer]) -> None:
+    """Note gain and bias that give the reference's answers mean 0 and, within a prompt, standard deviation 1.
+
+    Comparisons say nothing about how one prompt's answers stand against another's, so the spread between prompts
+    is an accident of training; only the spread within a prompt gives one nat of KL the same price in every run.
+    Of an ensemble, that is done to each member and then to all of them together.
+    """
+    settings = ground.recipe.reward
+    assert settings is not None
+    has_prompts = ground.recipe.world is not None or bool(ground.recipe.data.prompts)
+    groups: list[Group] = []
+    if settings.normalise_on and has_prompts and ground.recipe.policy is not None:
+        groups = _reference_groups(ground, settings.normalise_on, ground.recipe.policy.sampling)
+    for folder, scorer in zip(folders, members, strict=True):
+        scorer.gain, scorer.bias = _standard(scorer, groups)
+        change_config(folder, reward_gain=scorer.gain, reward_bias=scorer.bias)
+    if len(members) > 1:
+        how = {"combine": settings.combine, "caution": settings.caution}
+        gain, bias = _standard(EnsembleScorer(members, combine=settings.combine, caution=settings.caution), groups)
+        save_ensemble(folders[0].parent, [f.name for f in folders], **how, reward_gain=gain, reward_bias=bias)
+
+
+def _reference_groups(ground: Ground, count: int, sampling: Sampling) -> list[Group]:
+    """Two answers of the policy's reference to each of some prompts."""
+    prompts = ground.materials.prompts()[0][:count]
+    return ground.sample("normalise", prompts, ground.words(ground.tuned()), 2, sampling, ground.tuned())
+
+
+def _standard(scorer: ModelScorer | EnsembleScorer, groups: Sequence[Group]) -> tuple[float, float]:
+    """Gain and bias after which groups of two answers have mean 0 and, within a prompt, standard deviation 1.
+
+    Raises:
+        ModelError: all answers to a prompt have one score.
+    """
+    if not groups:
+        return 1.0, 0.0
+    scores = scorer.score(groups)
+    scores.check(groups)
+    spread = math.sqrt(statistics.fmean((first - second) ** 2 / 2 for first, second in scores.value_PG))
+    if spread < 1e-8:
+        raise ModelError("the reward model gives all answers to a prompt one score: it has learned nothing")
+    return 1 / spread, -statistics.fmean(scores.flat()) / spread
