@@ -21,6 +21,7 @@ import yaml
 from pydantic import Field, ValidationError, ValidationInfo, model_validator
 
 from plaudit.errors import RecipeError
+from plaudit.playing import Playing
 from plaudit.scoring import KINDS, Scoring
 from plaudit.section import Section
 from plaudit.start import MADE, Adapter, Model
@@ -119,6 +120,8 @@ class Text(Section):
     """System text put before every prompt."""
     examples: tuple[tuple[str, str], ...] = ()
     """Few-shot examples, each a prompt and its answer, put before every prompt."""
+    turn: str = "\n{reply}\n"
+    """What stands between two answers of an episode, holding `{reply}`, for models without a chat template."""
     max_prompt_tokens: int = Field(default=512, ge=1)
     """Longest prompt, in tokens, template included; a longer one is an error."""
     cut_prompts: bool = False
@@ -269,6 +272,8 @@ class Recipe(Section):
     reward: Reward | None = None
     scorers: dict[Annotated[str, Field(pattern=r"^[\w-]+$")], Scoring] = {}
     """The policy's reward, their weighted sum, each under a name; nothing: the reward stage's model alone."""
+    environment: Playing | None = None
+    """Whom the policy talks to, and who gives its reward, in place of scorers; nothing: one answer, graded by them."""
     policy: Policy | None = None
     evaluate: Evaluate = Evaluate()
     tracking: Tracking = Tracking()
@@ -294,6 +299,8 @@ def _between_stages(recipe: Recipe) -> Iterator[Contradiction]:
     yield from (Contradiction(*found) for found in recipe.model.contradictions())
     if recipe.policy is not None:
         yield from _of_scorers(recipe)
+    if recipe.environment is not None:
+        yield from _of_environment(recipe, recipe.environment)
     if recipe.model.random and recipe.language is None:
         yield Contradiction(
             "model.random draws weights that only the language stage trains: give a language section",
@@ -304,7 +311,7 @@ def _between_stages(recipe: Recipe) -> Iterator[Contradiction]:
 def _of_scorers(recipe: Recipe) -> Iterator[Contradiction]:
     own = [name for name, scorer in recipe.scorers.items() if scorer.kind == "model" and scorer.path is None]
     samples = recipe.policy is None or parts_of(recipe.policy).update != "judgements"
-    if recipe.reward is None and not recipe.scorers and samples:
+    if recipe.reward is None and not recipe.scorers and recipe.environment is None and samples:
         yield Contradiction(
             "policy needs a reward: give a reward section, or scorers, such as {mine: {kind: model, path: FOLDER}}",
             ("reward", "scorers"),
@@ -321,6 +328,32 @@ def _of_scorers(recipe: Recipe) -> Iterator[Contradiction]:
                 f"or set scorers.{name}.path to a trained one",
                 ("reward", f"scorers.{name}"),
             )
+
+
+def _of_environment(recipe: Recipe, environment: Playing) -> Iterator[Contradiction]:
+    if recipe.policy is None:
+        yield Contradiction("environment is for a policy: give a policy section", ("environment", "policy"))
+        return
+    if recipe.scorers or recipe.reward is not None:
+        yield Contradiction(
+            "environment gives the reward itself: leave scorers and reward out, or call a scorer from your function",
+            ("environment", "scorers", "reward"),
+        )
+    why = {
+        "soft": "whose values do not reach over a reply",
+        "imitation": "which copies answers one by one",
+        "judgements": "which samples nothing",
+    }.get(parts_of(recipe.policy).update)
+    if why is not None:
+        yield Contradiction(
+            f"environment has several turns, and {recipe.policy.algorithm} is an algorithm {why}: take another",
+            ("environment", "policy.algorithm"),
+        )
+    if recipe.evaluate.decoding == "beam":
+        yield Contradiction(
+            "evaluate.decoding beam finds one answer, not a conversation: set it to sample or greedy",
+            ("environment", "evaluate.decoding"),
+        )
 
 
 def _of_own_files(recipe: Recipe) -> Iterator[Contradiction]:

@@ -26,6 +26,7 @@ __all__ = [
     "Demonstration",
     "Document",
     "Ended",
+    "Episode",
     "Group",
     "Judgement",
     "Message",
@@ -299,3 +300,19 @@ class Group:
     context_ids: tuple[int, ...]
     """The prompt's tokens, exactly as the sampler saw them."""
     answers: tuple[Answer, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Episode:
+    """A conversation so far: answers of the policy, and what was said to it between them."""
+
+    prompt: Prompt
+    """What the last answer answers: the first prompt and all that was said since."""
+    context_ids: tuple[int, ...]
+    """Its tokens: those of the turns before as they were sampled, never made again from words."""
+    answers: tuple[Answer, ...]
+    """At least one."""
+    replies: tuple[str, ...] = ()
+    """What was said between the answers: one less than these."""
+    seed: int
+    """Whatever an environment draws for this episode, it draws from this."""

@@ -18,7 +18,7 @@ from jinja2 import TemplateError
 
 from plaudit.errors import TextError
 from plaudit.recipe import Text
-from plaudit.records import Prompt
+from plaudit.records import Message, Prompt
 
 __all__ = ["Words"]
 
@@ -39,6 +39,8 @@ class Words:
     def __init__(self, tokenizer: Any, text: Text, *, context: int | None = None, stop_ids: Sequence[int] = ()) -> None:
         if text.template is not None and "{prompt}" not in text.template:
             raise TextError(f"text.template must hold {{prompt}}, found {text.template!r}")
+        if "{reply}" not in text.turn:
+            raise TextError(f"text.turn must hold {{reply}}, found {text.turn!r}")
         if tokenizer.eos_token_id is None:
             raise TextError("the tokenizer has no end-of-text token: set its eos_token")
         self.tokenizer = tokenizer
@@ -98,6 +100,40 @@ class Words:
         if self.context is not None:
             room = min(room, self.context - len(context_ids))
         return ids[:room]
+
+    def reply_text(self, reply: str) -> str:
+        """What is said to the model between two of its answers, for people and in plain prompts."""
+        return self.text.turn.replace("{reply}", reply)
+
+    def reply_ids(self, context_ids: Sequence[int], answer_ids: Sequence[int], reply: str) -> tuple[int, ...]:
+        """The tokens before the next answer: those of the turn before as they stand, and the reply's behind them.
+
+        Nothing is rendered again, so that the next turn sees the very tokens that were sampled. The end token of the
+        answer gives way to what stands between two turns in the chat template, or in `text.turn`.
+        """
+        spoken = [token for token in answer_ids if token not in self.stop_ids]
+        before = (*context_ids, *spoken)
+        if self._has_chat():
+            return (*before, *self._encode(self._between(reply), special=False))
+        return (*before, *self._encode_behind(before, self.reply_text(reply)))
+
+    def gone_on(self, prompt: Prompt, answer: str, reply: str) -> Prompt:
+        """The prompt of the next turn, for scorers and people; what the model sees is `reply_ids`."""
+        if prompt.messages is None:
+            return prompt.model_copy(update={"text": f"{prompt.text}{answer}{self.reply_text(reply)}"})
+        said = (Message(role="assistant", content=answer), Message(role="user", content=reply))
+        return prompt.model_copy(update={"messages": (*prompt.messages, *said)})
+
+    def _between(self, reply: str) -> str:
+        """What the chat template puts between an answer's last word and the next answer's first."""
+        marker = "\ue000"  # of the private use area: no template writes it
+        messages = [
+            {"role": "user", "content": "."},
+            {"role": "assistant", "content": marker},
+            {"role": "user", "content": reply},
+        ]
+        rendered = self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+        return str(rendered).partition(marker)[2]
 
     def document_ids(self, text: str, max_tokens: int) -> list[tuple[int, ...]]:
         """A raw text with the end token, start token not included, cut into pieces that a model can read.

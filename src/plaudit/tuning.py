@@ -270,6 +270,8 @@ class Policy(Section):
     `constant`, the longest answer there may be, which alone is unbiased."""
     discount: float = Field(default=1.0, gt=0, le=1)
     """Weight of the reward one token later (gamma)."""
+    turn_discount: float = Field(default=1.0, gt=0, le=1)
+    """Weight of the reward one turn later, in an environment of several turns."""
     lambda_: float = Field(default=0.95, ge=0, le=1)
     """Trust in sampled returns (1) against the critic's guess of them (0)."""
     critic: Literal["separate", "shared"] = "separate"

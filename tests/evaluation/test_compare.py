@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from plaudit.batch import Needs, pack
+from plaudit.environments import OneTurn
 from plaudit.evaluation.compare import compare, mean_kl
 from plaudit.models.load import Machine
 from plaudit.models.network import LanguageNetwork
@@ -39,7 +40,7 @@ def compared(folder, before, after, prompts=PROMPTS, **evaluate):
         words=WORDS,
         machine=CPU,
         prompts=prompts,
-        scorer=VOWELS,
+        environment=OneTurn(VOWELS),
         world=None,
         recipe=recipe(**evaluate),
     )

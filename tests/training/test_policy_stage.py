@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from plaudit.batch import pack
+from plaudit.environments import OneTurn
 from plaudit.errors import NumberError, RecordError
 from plaudit.models.load import Machine, adapted
 from plaudit.models.network import Critic, LanguageNetwork, TwinQ, new_head
@@ -85,7 +86,7 @@ class Stage:
                 learner=self.learner,
                 reference=self.reference,
                 sampler=ModelSampler(self.network.model, WORDS, CPU),
-                scorer=self.scorer,
+                environment=OneTurn(self.scorer),
                 words=WORDS,
                 prompts=self.prompts,
                 settings=self.settings,
@@ -358,7 +359,9 @@ ROLLOUT = Rollout(
     old_logp_BT=KL_BT - 3.0,
     ref_logp_BT=torch.full_like(KL_BT, -3.0),
     value_BT=torch.tensor([[0.1, 0.2, 0.3], [1.0, 0.0, 0.0], [0.0, 0.5, 0.0], [0.2, 0.1, 0.0]]),
-    baseline_B=torch.tensor([0.5, 0.5, -2.0, -2.0]),
+    episode_B=torch.arange(4),
+    turn_B=torch.zeros(4, dtype=torch.int64),
+    baseline_E=torch.tensor([0.5, 0.5, -2.0, -2.0]),
 )
 WHOLE = [1.0, 2.8, -1.2, 0.1]
 """Each answer's score less 0.1 a nat of its KL."""

@@ -12,7 +12,8 @@ from typing import Any
 import torch
 
 from plaudit.batch import Needs, pack
-from plaudit.evaluation.decoding import answer_prompts
+from plaudit.environments import Environment, Played, play
+from plaudit.evaluation.decoding import answer_prompts, sampling_of
 from plaudit.evaluation.measures import bleu, distinct_2, gain_in_sd, win_rate
 from plaudit.models.load import Machine
 from plaudit.models.network import LanguageNetwork
@@ -21,7 +22,6 @@ from plaudit.records import Group, Prompt
 from plaudit.runs import write_json
 from plaudit.runs.progress import progress
 from plaudit.sampling import ModelSampler, Request
-from plaudit.scorers import Scorer
 from plaudit.seeds import derive
 from plaudit.text import Words
 from plaudit.training.learner import forward
@@ -39,9 +39,10 @@ def compare(
     words: Words,
     machine: Machine,
     prompts: Sequence[Prompt],
-    scorer: Scorer | None,
+    environment: Environment | None,
     world: ReviewWorld | None,
     recipe: Recipe,
+    turns: int = 1,
 ) -> dict[str, Any]:
     """Answer the prompts with both models, the same seeds on both sides, and say who wins.
 
@@ -51,8 +52,9 @@ def compare(
         folder: the run folder.
         before: the model to beat.
         after: the tuned model.
-        scorer: the reward that was climbed, if there is one.
+        environment: gives the reward that was climbed, if there is one.
         world: gives the hidden taste, if there is one.
+        turns: answers in an episode, at most.
     """
     settings, seed = recipe.evaluate, derive(recipe.seed, "evaluate")
     sides = {
@@ -63,7 +65,14 @@ def compare(
         again = derive(seed, "again")
         sides["again"] = answer_prompts(before, words, machine, prompts, settings, seed=again, title="before again")
     found: dict[str, Any] = {"prompts": len(prompts)}
-    rewards = {side: _rewards(groups, scorer) for side, groups in sides.items()} if scorer is not None else None
+    played: dict[str, Played] = {}
+    if environment is not None:
+        for side, groups in sides.items():
+            sampler = ModelSampler(after if side == "after" else before, words, machine)
+            played[side] = play(sampler, environment, words, groups, sampling_of(settings), turns=turns)
+    rewards = {side: own.totals() for side, own in played.items()} or None
+    texts = {side: [group.answers[0].text for group in groups] for side, groups in sides.items()}
+    texts |= {side: list(own.texts) for side, own in played.items()}
     golds = {side: _golds(groups, world) for side, groups in sides.items()} if world is not None else None
     for name, values in (("gold", golds), ("reward", rewards)):
         if values is not None:
@@ -84,7 +93,7 @@ def compare(
     found["kl_nats"] = mean_kl(
         after, before, words, machine, prompts, sampling, seed=derive(seed, "kl"), micro_tokens=recipe.micro_tokens
     )
-    _write_lines(folder / "evaluation.jsonl", sides, rewards, golds)
+    _write_lines(folder / "evaluation.jsonl", sides, texts, rewards, golds)
     write_json(folder / "evaluation.json", {k: v for k, v in found.items() if v is not None})
     return found
 
@@ -119,12 +128,6 @@ def mean_kl(
     outputs = forward(network, batch, Needs(logp=True), machine=machine, micro_tokens=micro_tokens)
     own = sum(logp for group in groups for logp in group.answers[0].logps)
     return (own - float(outputs.logp_BT.sum())) / len(groups)
-
-
-def _rewards(groups: Sequence[Group], scorer: Scorer) -> list[float]:
-    scores = scorer.score(groups)
-    scores.check(groups)
-    return scores.flat()
 
 
 def _golds(groups: Sequence[Group], world: ReviewWorld) -> list[float]:
@@ -164,6 +167,7 @@ def _lengths(before: Sequence[Group], after: Sequence[Group]) -> dict[str, float
 def _write_lines(
     path: Path,
     sides: dict[str, list[Group]],
+    texts: dict[str, list[str]],
     rewards: dict[str, list[float]] | None,
     golds: dict[str, list[float]] | None,
 ) -> None:
@@ -175,7 +179,7 @@ def _write_lines(
         for side in ("before", "after"):
             answer = sides[side][i].answers[0]
             entry: dict[str, Any] = {
-                "text": answer.text,
+                "text": texts[side][i],
                 "tokens": len(answer.token_ids),
                 "ended": answer.ended.value,
             }

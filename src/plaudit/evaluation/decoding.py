@@ -9,14 +9,14 @@ import torch
 
 from plaudit.models.generation import generate
 from plaudit.models.load import Machine
-from plaudit.recipe import Evaluate
+from plaudit.recipe import Evaluate, Sampling
 from plaudit.records import Answer, Ended, Group, Prompt
 from plaudit.runs.progress import progress
 from plaudit.sampling import ModelSampler, Request
 from plaudit.seeds import derive
 from plaudit.text import Words
 
-__all__ = ["answer_prompts"]
+__all__ = ["answer_prompts", "sampling_of"]
 
 
 def answer_prompts(
@@ -35,14 +35,18 @@ def answer_prompts(
                 groups.append(_beam(model, words, machine, prompt, settings))
                 advance(1)
             return groups
-        sampling = settings.sampling
-        if settings.decoding == "greedy":
-            sampling = sampling.model_copy(update={"temperature": 0.0})
         requests = [
             Request(prompt=prompt, context_ids=words.prompt_ids(prompt), seeds=(derive(seed, prompt.id),))
             for prompt in prompts
         ]
-        return ModelSampler(model, words, machine, progress=advance).sample(requests, sampling)
+        return ModelSampler(model, words, machine, progress=advance).sample(requests, sampling_of(settings))
+
+
+def sampling_of(settings: Evaluate) -> Sampling:
+    """How answers are drawn, where they are not searched for."""
+    if settings.decoding == "greedy":
+        return settings.sampling.model_copy(update={"temperature": 0.0})
+    return settings.sampling
 
 
 def _beam(model: Any, words: Words, machine: Machine, prompt: Prompt, settings: Evaluate) -> Group:

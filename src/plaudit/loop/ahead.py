@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 
+from plaudit.environments import environment_of
 from plaudit.loop.ground import Ground
 from plaudit.materials import check_demonstrations, check_judgements, check_prompts
 from plaudit.models.load import check_suits
@@ -28,6 +29,8 @@ def look_ahead(ground: Ground) -> None:
     for model in models:
         if model not in MADE:
             check_suits(model, adapter=recipe.model.adapter, checkpointing=recipe.model.checkpointing)
+    if recipe.environment is not None:
+        environment_of(recipe.environment)
     if ground.evaluates():
         graders += _readers(ground, _check_scorers(ground))
     if recipe.world is not None:

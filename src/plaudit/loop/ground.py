@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from plaudit.environments import Environment, OneTurn, environment_of
 from plaudit.errors import ModelError
 from plaudit.materials import Materials, materials_of
 from plaudit.models.load import Machine, choose_machine, context_of, load_language, load_tokenizer
@@ -136,6 +137,18 @@ class Ground:
         if not self.recipe.scorers:
             return self.reward_model(None)
         return weighted_scorer(self.graders(), self.machine, self.reward_model, micro_tokens=self.recipe.micro_tokens)
+
+    def environment(self) -> Environment | None:
+        """What rewards answers: the recipe's environment, or its scorers for one turn; None where there is neither."""
+        playing = self.recipe.environment
+        if playing is not None:
+            return environment_of(playing)
+        return OneTurn(self.scorer()) if self.graders() else None
+
+    @property
+    def turns(self) -> int:
+        """Answers in an episode, at most."""
+        return 1 if self.recipe.environment is None else self.recipe.environment.turns
 
     def reward_model(self, path: str | None) -> Scorer:
         """The reward model in a folder, or several of them, or the run's own."""

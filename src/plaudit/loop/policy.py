@@ -68,7 +68,9 @@ def _prefer(ground: Ground, model: Any, words: Words) -> None:
 def _climb(ground: Ground, model: Any, words: Words, seed: int) -> None:
     """Tune a model by the rewards of its answers."""
     settings, recipe = ground.recipe.policy, ground.recipe
+    environment = ground.environment()
     assert settings is not None
+    assert environment is not None
     critic = _critic(ground, model, words, seed) if parts_of(settings).baseline == "value" else None
     auxiliary = None
     if parts_of(settings).update == "phasic":
@@ -81,7 +83,8 @@ def _climb(ground: Ground, model: Any, words: Words, seed: int) -> None:
         learner=_learner(ground, network, settings.optimiser, settings.updates),
         reference=_reference(ground, network),
         sampler=ModelSampler(model, words, ground.machine),
-        scorer=ground.scorer(),
+        environment=environment,
+        turns=ground.turns,
         words=words,
         prompts=ground.materials.prompts()[0],
         settings=settings,

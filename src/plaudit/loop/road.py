@@ -136,7 +136,8 @@ def _evaluate(ground: Ground) -> None:
             words=ground.words(before),
             machine=ground.machine,
             prompts=ground.materials.prompts()[1][: recipe.evaluate.prompts],
-            scorer=ground.scorer() if ground.graders() else None,
+            environment=ground.environment(),
+            turns=ground.turns,
             world=ground.materials.world,
             recipe=recipe,
         )

@@ -110,7 +110,7 @@ def sequence_portion(x_BT: Tensor, mask_BT: Tensor) -> Portion:
     return Portion((sum_B / mask_BT.sum(-1)).sum(), sum_B.numel())
 
 
-def constant_portion(x_BT: Tensor, mask_BT: Tensor, *, budget: int) -> Portion:
+def constant_portion(x_BT: Tensor, mask_BT: Tensor, *, budget: float) -> Portion:
     """Every token weighs the same in every batch, however long the others are.
 
         total = sum over selected b, t of x_bt        denominator = B budget
@@ -128,8 +128,8 @@ def constant_portion(x_BT: Tensor, mask_BT: Tensor, *, budget: int) -> Portion:
         ShapeError: the shapes differ, or the mask is not boolean.
         RecipeError: the budget is not above 0.
     """
-    if budget < 1:
-        raise RecipeError(f"budget must be 1 token or more, got {budget}")
+    if budget <= 0:
+        raise RecipeError(f"budget must be above 0 tokens, got {budget}")
     sum_B = masked_sum(x_BT, mask_BT)
     return Portion(sum_B.sum(), sum_B.numel() * budget)
 

@@ -17,12 +17,12 @@ from plaudit.scorers.seam import Scores, arranged, pairs
 __all__ = ["OwnFunctionScorer", "load_function"]
 
 
-def load_function(path: str, arguments: int) -> Callable[..., Any]:
+def load_function(path: str, *called_with: str) -> Callable[..., Any]:
     """The function that `file.py:function` names; the file is run once, as a module of its own.
 
     Args:
         path: the file, seen from the working directory, and the function's name.
-        arguments: how many it will be called with.
+        called_with: what each of its arguments will be, for messages.
 
     Raises:
         ScorerError: there is no such file or function, the file fails, or the function takes other arguments.
@@ -44,10 +44,11 @@ def load_function(path: str, arguments: int) -> Callable[..., Any]:
     if function is None or not callable(function):
         raise ScorerError(f"{path}: {file!r} holds no function {name!r}")
     try:
-        inspect.signature(function).bind(*range(arguments))
+        inspect.signature(function).bind(*called_with)
     except TypeError as error:
-        wanted = "a prompt and an answer's text" if arguments == 2 else "a list of prompts with answers' texts"
-        raise ScorerError(f"{path}: is called with {wanted}, but takes other arguments: {error}") from error
+        raise ScorerError(
+            f"{path}: is called with {' and '.join(called_with)}, but takes other arguments: {error}"
+        ) from error
     return function
 
 
@@ -65,7 +66,8 @@ class OwnFunctionScorer:
     def __init__(self, path: str, *, batch: bool = False) -> None:
         self.path = path
         self.batch = batch
-        self.function = load_function(path, 1 if batch else 2)
+        called_with = ("a list of prompts with answers' texts",) if batch else ("a prompt", "an answer's text")
+        self.function = load_function(path, *called_with)
 
     def score(self, groups: Sequence[Group]) -> Scores:
         """What the function says of each answer.

@@ -22,6 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from plaudit.batch import Needs, Outputs, TokenTree
+from plaudit.environments import OneTurn
 from plaudit.losses.policy import entropy
 from plaudit.models import network as networks
 from plaudit.models.load import Machine
@@ -268,7 +269,7 @@ def laboratory_stage(
         learner=ModelLearner(network, settings.optimiser, steps=settings.updates, machine=_CPU, micro_tokens=2**30),
         reference=reference,
         sampler=LaboratorySampler(network),
-        scorer=LaboratoryScorer(lab),
+        environment=OneTurn(LaboratoryScorer(lab)),
         words=anything,
         prompts=[Prompt(text=f"{p}", id=f"{p}") for p in range(lab.prompts)],
         settings=settings,

@@ -29,7 +29,12 @@
 
 `plaudit.tuning.PARTS` holds the choices, and a recipe may set each part by itself.
 
-Shape letters:  B answers   T tokens
+In an episode of several turns an answer earns what its own turn brings and what the later ones do, and every turn is
+compared with one and the same number, what the *whole* episode was expected to earn: other episodes know nothing of
+this one's answers, so the gradient stays unbiased. A critic guesses what an episode still brings; between two turns,
+what it really brought stands in for its guess.
+
+Shape letters:  B answers   T tokens   P prompts   E episodes
 """
 
 from __future__ import annotations
@@ -74,17 +79,16 @@ def kept(rollout: Rollout, parts: Parts) -> Rollout:
     """The rollout without those groups from which nothing can be learned by comparing their answers."""
     if not (parts.groups or parts.drop_flat):
         return rollout
-    index_B, score_B = rollout.group_B(), rollout.score_B
-    size_P = torch.bincount(index_B[rollout.keep_B], minlength=rollout.tree.prompts)
+    episodes, group_E = rollout.episodes, rollout.group_E()
+    keep_E, score_E = rollout.keep_B[:episodes], rollout.still_earned(rollout.score_B)[:episodes]
+    size_P = torch.bincount(group_E[keep_E], minlength=rollout.tree.prompts)
     least_P, most_P = (
-        torch.zeros(rollout.tree.prompts).scatter_reduce(
-            0, index_B[rollout.keep_B], score_B[rollout.keep_B], which, include_self=False
-        )
+        torch.zeros(rollout.tree.prompts).scatter_reduce(0, group_E[keep_E], score_E[keep_E], which, include_self=False)
         for which in ("amin", "amax")
     )
     alone_P = size_P < 2 if parts.groups else torch.zeros_like(size_P, dtype=torch.bool)
     flat_P = least_P == most_P if parts.drop_flat else torch.zeros_like(alone_P)
-    return dataclasses.replace(rollout, keep_B=rollout.keep_B & ~(alone_P | flat_P)[index_B])
+    return dataclasses.replace(rollout, keep_B=rollout.keep_B & ~(alone_P | flat_P)[group_E][rollout.episode_B])
 
 
 def estimated(rollout: Rollout, policy: Policy, parts: Parts, *, beta: float, running: float = 0.0) -> Estimate:
@@ -100,13 +104,16 @@ def estimated(rollout: Rollout, policy: Policy, parts: Parts, *, beta: float, ru
     mask_BT = rollout.tree.mask_BT() & rollout.keep_B[:, None]
     kl_BT = rollout.kl_BT
     cost = beta if parts.where == "reward" else 0.0
-    return_B = rollout.score_B - cost * masked_sum(kl_BT, rollout.tree.mask_BT())
-    reward_BT = _token_rewards(rollout, cost)
+    own_B = rollout.score_B - cost * masked_sum(kl_BT, rollout.tree.mask_BT())
+    return_B = rollout.still_earned(own_B, discount=policy.turn_discount)
+    reward_BT = _token_rewards(rollout, cost, rollout.score_B + (return_B - own_B))
+    return_E, episode_B = return_B[: rollout.episodes], rollout.episode_B
     if parts.baseline == "value":
         found = gae(reward_BT, rollout.value_BT, mask_BT, discount=policy.discount, lambda_=policy.lambda_)
         advantage_BT, return_BT = found.advantage_BT, found.return_BT
     else:
-        whole_B = _compared(rollout, policy, parts, return_B, running)
+        better_E = _compared(rollout, policy, parts, return_E, running)
+        whole_B = better_E[episode_B] + (return_B - return_E[episode_B])
         if parts.to_go:
             earned_BT = reward_to_go(reward_BT, mask_BT, discount=policy.discount)
             baseline_B = return_B - whole_B
@@ -115,44 +122,46 @@ def estimated(rollout: Rollout, policy: Policy, parts: Parts, *, beta: float, ru
             advantage_BT = per_token(whole_B, mask_BT)
         return_BT = torch.zeros_like(advantage_BT)
     if parts.normalise == "group":
-        spread_B = group_deviation(return_B, rollout.group_B(), rollout.keep_B)
+        keep_E = rollout.keep_B[: rollout.episodes]
+        spread_B = group_deviation(return_E, rollout.group_E(), keep_E)[episode_B]
         advantage_BT = advantage_BT / (spread_B[:, None] + _EPSILON)
     elif parts.normalise == "batch" and bool(mask_BT.any()):
         advantage_BT = whiten(advantage_BT, mask_BT)
     return Estimate(advantage_BT, return_BT)
 
 
-def _token_rewards(rollout: Rollout, cost: float) -> Tensor:
+def _token_rewards(rollout: Rollout, cost: float, score_B: Tensor) -> Tensor:
     """As `token_rewards`; an answer without a token has nowhere to put its score, and teaches nothing."""
     mask_BT = rollout.tree.mask_BT()
     full_B = mask_BT.any(-1)
     reward_BT = torch.zeros_like(rollout.kl_BT)
     if bool(full_B.any()):
-        reward_BT[full_B] = token_rewards(rollout.score_B[full_B], rollout.kl_BT[full_B], mask_BT[full_B], beta=cost)
+        reward_BT[full_B] = token_rewards(score_B[full_B], rollout.kl_BT[full_B], mask_BT[full_B], beta=cost)
     return reward_BT
 
 
-def _compared(rollout: Rollout, policy: Policy, parts: Parts, return_B: Tensor, running: float) -> Tensor:
-    """[B] each answer's return less what it is compared with."""
+def _compared(rollout: Rollout, policy: Policy, parts: Parts, return_E: Tensor, running: float) -> Tensor:
+    """[E] each episode's return less what it is compared with."""
+    keep_E = rollout.keep_B[: rollout.episodes]
     match parts.baseline:
         case "constant":
-            return return_B - policy.constant
+            return return_E - policy.constant
         case "running":
-            return return_B - running
+            return return_E - running
         case "batch":
-            return batch_mean(return_B, rollout.keep_B)
+            return batch_mean(return_E, keep_E)
         case "fresh" | "prompt" | "greedy":
-            return return_B - rollout.baseline_B
+            return return_E - rollout.baseline_E
         case "leave-one-out":
-            return leave_one_out(return_B, rollout.group_B(), rollout.keep_B)
+            return leave_one_out(return_E, rollout.group_E(), keep_E)
         case "group":
-            return group_mean(return_B, rollout.group_B(), rollout.keep_B)
-    return return_B
+            return group_mean(return_E, rollout.group_E(), keep_E)
+    return return_E
 
 
 def score_at_end(rollout: Rollout) -> Tensor:
     """[B, T] the score on each answer's last token, 0 elsewhere; nothing of KL."""
-    return _token_rewards(rollout, 0.0)
+    return _token_rewards(rollout, 0.0, rollout.score_B)
 
 
 def best_of_groups(advantages: Sequence[float], groups: Sequence[int]) -> list[int]:
@@ -164,7 +173,7 @@ def best_of_groups(advantages: Sequence[float], groups: Sequence[int]) -> list[i
     return sorted(best.values())
 
 
-def loss_of(policy: Policy, parts: Parts, *, beta: float, entropy: float) -> PolicyLoss:
+def loss_of(policy: Policy, parts: Parts, *, beta: float, entropy: float, turns: float = 1.0) -> PolicyLoss:
     """What a round minimises.
 
     Args:
@@ -172,6 +181,7 @@ def loss_of(policy: Policy, parts: Parts, *, beta: float, entropy: float) -> Pol
         parts: its parts.
         beta: cost of a nat, where KL is in the loss.
         entropy: reward for a nat of entropy per token.
+        turns: answers in an episode, on the round's average: sums are to be divided by the number of episodes.
     """
     return PolicyLoss(
         objective=parts.objective,
@@ -180,7 +190,7 @@ def loss_of(policy: Policy, parts: Parts, *, beta: float, entropy: float) -> Pol
         dual_clip=policy.dual_clip,
         truncate=policy.truncate,
         reduction=parts.reduction,
-        longest=policy.sampling.max_tokens,
+        longest=policy.sampling.max_tokens / turns,
         beta=beta if parts.where == "loss" else 0.0,
         estimator=parts.estimator,
         against=policy.kl.against,

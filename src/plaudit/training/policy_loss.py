@@ -63,8 +63,9 @@ class PolicyLoss:
     clip_high: float | None = None
     """And inside [1 - clip, 1 + clip_high] where this is set."""
     reduction: Reduction = "tokens"
-    longest: int = 1
-    """Tokens of the longest answer there may be; divides the sums over answers where the reduction is `constant`."""
+    longest: float = 1.0
+    """Tokens of the longest answer there may be; divides the sums over answers where the reduction is `constant`.
+    In episodes of several turns, by the number of turns, so that all tokens of an episode are divided by one number."""
     dual_clip: float | None = None
     truncate: float = 2.0
     beta: float = 0.0

@@ -15,6 +15,7 @@ import torch
 
 from plaudit.advantages import RunningMean
 from plaudit.batch import select
+from plaudit.environments import Environment, Played, play
 from plaudit.errors import NumberError, RecordError
 from plaudit.kl import AdaptiveKl, AnnealedKl, FixedKl, KlController
 from plaudit.losses.reduction import masked_sum
@@ -24,7 +25,6 @@ from plaudit.records import Ended, Group, Prompt
 from plaudit.runs import Run
 from plaudit.runs.progress import say
 from plaudit.sampling import Sampler
-from plaudit.scorers import Scorer
 from plaudit.seeds import derive
 from plaudit.text import Words
 from plaudit.training.algorithms import Estimate, best_of_groups, estimated, kept, loss_of, score_at_end
@@ -34,11 +34,8 @@ from plaudit.training.objectives import LanguageLoss
 from plaudit.training.policy_loss import PolicyBatch, PolicyLoss
 from plaudit.training.rollouts import (
     Reference,
-    Rewards,
     Rollout,
-    greedy_scores,
     prompt_scores,
-    rewarded,
     rolled_out,
     sampled,
 )
@@ -73,12 +70,14 @@ class PolicyMemory:
         """Rounds since the last auxiliary phase, or those that soft actor-critic learns from."""
         self.over = False
 
-    def learn(self, rewards: Rewards, rollout: Rollout, beta: float, metrics: Mapping[str, float]) -> None:
+    def learn(self, rollout: Rollout, beta: float, metrics: Mapping[str, float]) -> None:
         """Learn from a round."""
         kl_B = masked_sum(rollout.kl_BT, rollout.tree.mask_BT())
         kl, stop = float(kl_B.mean()), self.settings.kl.stop
-        self.controller = self.controller.update(kl, len(rewards.values))
-        self.running = self.running.update(rollout.score_B - beta * kl_B)
+        self.controller = self.controller.update(kl, len(kl_B))
+        discount = self.settings.turn_discount
+        return_B = rollout.still_earned(rollout.score_B - beta * kl_B, discount=discount)
+        self.running = self.running.update(return_B[: rollout.episodes])
         if self.settings.entropy_target is not None and "entropy" in metrics:
             error = min(max(1 - metrics["entropy"] / self.settings.entropy_target, -0.2), 0.2)
             self.entropy *= 1 + error
@@ -112,11 +111,14 @@ class PolicyStage:
     learner: Learner
     reference: Reference
     sampler: Sampler
-    scorer: Scorer
+    environment: Environment
+    """Rewards the answers; a scorer is one by `OneTurn(scorer)`."""
     words: Words
     prompts: Sequence[Prompt]
     settings: Policy
     seed: int
+    turns: int = 1
+    """Answers of the policy in an episode, at most."""
     beside: Callable[[int], Sequence[Part]] = lambda step: ()
     """What else each optimiser step minimises, by its number: pretraining text, demonstrations."""
     observe: Callable[[Sequence[Group]], Mapping[str, float]] = lambda groups: {}
@@ -136,19 +138,18 @@ class PolicyStage:
         """Sample, score, learn; returns what is to be logged, and some of the answers for people to read."""
         settings, beta = self.settings, memory.controller.beta
         chosen = self._chosen(step, memory)
-        groups = self._sampled(chosen, "answer", step, settings.answers_per_prompt)
-        rewards = rewarded(self.scorer, groups, settings.cut_reward)
+        played = self._played(chosen, settings.answers_per_prompt, "answer", step)
         rollout = rolled_out(
             self.learner,
             self.reference,
-            groups,
-            rewards,
+            played,
             critic=self.has_critic,
             distributions=self.parts.where == "loss" and self.parts.estimator == "full",
         )
-        rollout = kept(self._with_known(rollout, groups, step), self.parts)
+        rollout = kept(self._with_known(rollout, played, chosen, step), self.parts)
         estimate = estimated(rollout, settings, self.parts, beta=beta, running=memory.running.baseline)
-        loss = loss_of(settings, self.parts, beta=beta, entropy=memory.entropy)
+        turns = len(rollout.score_B) / rollout.episodes
+        loss = loss_of(settings, self.parts, beta=beta, entropy=memory.entropy, turns=turns)
         batch = _batch(rollout, estimate)
         if self.parts.update == "soft":
             metrics = self._soft(rollout, beta, step, memory)
@@ -156,17 +157,17 @@ class PolicyStage:
             metrics = self._learn(batch, [int(i) for i in rollout.keep_B.nonzero()], loss, step)
         if self.parts.update == "phasic":
             metrics |= self._auxiliary(batch, memory)
-        memory.learn(rewards, rollout, beta if self.parts.where == "reward" else 0.0, metrics)
+        memory.learn(rollout, beta if self.parts.where == "reward" else 0.0, metrics)
         logged = {
-            **_described(groups, rewards, rollout),
-            **rewards.parts,
-            **self.observe(groups),
+            **_described(played, rollout),
+            **{f"reward/{name}": mean for name, mean in played.parts.items()},
+            **self.observe(played.groups),
             "beta": beta,
             **({"entropy_weight": loss.entropy} if settings.entropy_target is not None else {}),
             **(_critic_quality(rollout, estimate) if self.has_critic else {}),
             **metrics,
         }
-        return logged, _examples(groups, rewards, rollout)
+        return logged, _examples(played, rollout)
 
     def _chosen(self, step: int, memory: PolicyMemory) -> list[Prompt]:
         """The prompts of a round."""
@@ -175,36 +176,41 @@ class PolicyStage:
             return [self.prompts[i] for i in minibatch_indices(count, size, step, seed=self.seed)]
         if memory.order is None:
             say(f"policy: one answer to each of {count} prompts, to begin with those whose answers earn most")
-            groups = sampled(self.sampler, self.words, self.prompts, self.settings, self.seed, "first", answers=1)
-            earned = rewarded(self.scorer, groups, self.settings.cut_reward).values
+            earned = self._played(self.prompts, 1, "first").totals()
             memory.order = sorted(range(count), key=lambda i: -earned[i])
         pool = max(size, math.ceil(count * (step + 1) / self.settings.steps))
         drawn = minibatch_indices(pool, size, 0, seed=derive(self.seed, "curriculum", step))
         return [self.prompts[memory.order[i]] for i in drawn]
 
-    def _sampled(self, prompts: Sequence[Prompt], purpose: str, step: int, answers: int) -> list[Group]:
-        return sampled(self.sampler, self.words, prompts, self.settings, self.seed, purpose, step, answers=answers)
+    def _played(self, prompts: Sequence[Prompt], episodes: int, *purpose: int | str, greedy: bool = False) -> Played:
+        """So many episodes from each of the prompts; their purpose says their seeds."""
+        sampling, seed = self.settings.sampling, 0 if greedy else self.seed
+        if greedy:
+            sampling = sampling.model_copy(update={"temperature": 0.0})
+        groups = sampled(self.sampler, self.words, prompts, sampling, seed, *purpose, answers=episodes)
+        played = play(self.sampler, self.environment, self.words, groups, sampling, turns=self.turns)
+        return played.with_cut(self.settings.cut_reward)
 
-    def _with_known(self, rollout: Rollout, groups: Sequence[Group], step: int) -> Rollout:
-        """The rollout with the baseline that no answer of it has a part in, and without answers to be left out."""
-        settings, prompts = self.settings, [group.prompt for group in groups]
+    def _with_known(self, rollout: Rollout, played: Played, prompts: Sequence[Prompt], step: int) -> Rollout:
+        """The rollout with the baseline that no answer of it has a part in, and without episodes to be left out."""
+        settings = self.settings
         if settings.drop_cut:
-            ended = [answer.ended is not Ended.CUT for group in groups for answer in group.answers]
-            rollout = dataclasses.replace(rollout, keep_B=rollout.keep_B & torch.tensor(ended))
+            answers = [answer for group in played.groups for answer in group.answers]
+            cut = [e for e, answer in zip(played.episode, answers, strict=True) if answer.ended is Ended.CUT]
+            out_E = torch.zeros(rollout.episodes, dtype=torch.bool)
+            out_E[cut] = True
+            rollout = dataclasses.replace(rollout, keep_B=rollout.keep_B & ~out_E[rollout.episode_B])
         match self.parts.baseline:
             case "prompt":
-                known = prompt_scores(self.scorer, groups)
+                known = prompt_scores(self.environment, played.groups[: len(prompts)])
             case "greedy":
-                known = greedy_scores(self.sampler, self.scorer, self.words, prompts, settings)
+                known = self._played(prompts, 1, greedy=True).totals()
             case "fresh":
-                others = self._sampled(prompts, "fresh", step, settings.fresh)
-                values = rewarded(self.scorer, others, settings.cut_reward).values
-                known = [
-                    statistics.fmean(values[p * settings.fresh : (p + 1) * settings.fresh]) for p in range(len(prompts))
-                ]
+                totals = self._played(prompts, settings.fresh, "fresh", step).totals()
+                known = [statistics.fmean(totals[p * settings.fresh :][: settings.fresh]) for p in range(len(prompts))]
             case _:
                 return rollout
-        return dataclasses.replace(rollout, baseline_B=torch.tensor(known)[rollout.group_B()])
+        return dataclasses.replace(rollout, baseline_E=torch.tensor(known)[rollout.group_E()])
 
     def _learn(self, batch: PolicyBatch, rows: Sequence[int], loss: PolicyLoss, step: int) -> dict[str, float]:
         """The epochs and minibatches of one round; metrics are means over its steps."""
@@ -215,7 +221,7 @@ class PolicyStage:
             batch = select(batch, rows)
         settings = self.settings
         if self.parts.update == "trust-region":
-            return self._learn_in_a_ball(batch, step)
+            return self._learn_in_a_ball(batch, loss, step)
         if self.parts.update == "imitation":
             return self._imitate(batch, step)
         found: list[dict[str, float]] = []
@@ -250,14 +256,12 @@ class PolicyStage:
         memory.kept = []
         return metrics
 
-    def _learn_in_a_ball(self, batch: PolicyBatch, step: int) -> dict[str, float]:
+    def _learn_in_a_ball(self, batch: PolicyBatch, loss: PolicyLoss, step: int) -> dict[str, float]:
         """TRPO's step, and the critic's gradient steps."""
         settings = self.settings
         # the length of a step goes with the root of its KL, and is to fall as a gradient step's does
         left = (learning_rate_at(step, settings.steps, settings.optimiser) / settings.optimiser.learning_rate) ** 2
-        metrics = trust_region_step(
-            self.learner, batch, settings.trust, longest=settings.sampling.max_tokens, share=left
-        )
+        metrics = trust_region_step(self.learner, batch, settings.trust, longest=loss.longest, share=left)
         if not self.has_critic:
             return metrics
         return metrics | _means([self.learner.step(Part(p, ValueLoss())) for p in self._minibatches(batch, step)])
@@ -270,9 +274,9 @@ class PolicyStage:
         return _means([self.learner.step(Part(part, LanguageLoss()), *self.beside(step)) for part in parts])
 
     def _minibatches(self, batch: PolicyBatch, step: int) -> Iterator[PolicyBatch]:
-        """The batch, or parts of it, as often as there are epochs."""
-        answers = batch.tree.answers
-        size = min(self.settings.answers_per_step, answers)
+        """The batch, or parts of it, as often as there are epochs; further turns make no further steps."""
+        answers, planned = batch.tree.answers, self.settings.updates_per_round // self.settings.epochs
+        size = min(max(self.settings.answers_per_step, math.ceil(answers / planned)), answers)
         for epoch in range(self.settings.epochs):
             if size == answers:
                 yield batch
@@ -369,17 +373,19 @@ def _check_ratio(kl_to_old: float) -> None:
         )
 
 
-def _described(groups: Sequence[Group], rewards: Rewards, rollout: Rollout) -> dict[str, float]:
-    answers = [answer for group in groups for answer in group.answers]
-    values = iter(rewards.values)
-    by_group = [[next(values) for _ in group.answers] for group in groups]
+def _described(played: Played, rollout: Rollout) -> dict[str, float]:
+    answers = [answer for group in played.groups for answer in group.answers]
+    totals = played.totals()
+    by_group: dict[int, list[float]] = {}
+    for group, total in zip(rollout.group_E().tolist(), totals, strict=True):
+        by_group.setdefault(group, []).append(total)
     return {
-        "reward": statistics.fmean(rewards.values),
-        "reward_sd": statistics.pstdev(rewards.values),
+        "reward": statistics.fmean(totals),
+        "reward_sd": statistics.pstdev(totals),
         "kl": float(masked_sum(rollout.kl_BT, rollout.tree.mask_BT()).mean()),
         "answer_tokens": statistics.fmean(len(answer.token_ids) for answer in answers),
         "cut_share": statistics.fmean(answer.ended is Ended.CUT for answer in answers),
-        "groups_without_variance": float(sum(len(own) > 1 and max(own) == min(own) for own in by_group)),
+        "groups_without_variance": float(sum(len(own) > 1 and max(own) == min(own) for own in by_group.values())),
         "left_out": float((~rollout.keep_B).sum()),
     }
 
@@ -389,23 +395,22 @@ def _critic_quality(rollout: Rollout, estimate: Estimate) -> dict[str, float]:
     return {"explained_variance": explained} if math.isfinite(explained) else {}
 
 
-def _examples(groups: Sequence[Group], rewards: Rewards, rollout: Rollout) -> list[dict[str, object]]:
-    """The first answer to each of the first prompts of a round, for people to read."""
+def _examples(played: Played, rollout: Rollout) -> list[dict[str, object]]:
+    """The first episode of each of the first prompts of a round, for people to read."""
     examples: list[dict[str, object]] = []
     kls = masked_sum(rollout.kl_BT, rollout.tree.mask_BT()).tolist()
-    first = 0
-    for group in groups[:4]:
-        answer = group.answers[0]
+    totals, prompts = played.totals(), rollout.group_E().tolist()
+    for p, group in enumerate(played.groups[: min(4, prompts[-1] + 1)]):
+        first, answer = prompts.index(p), group.answers[0]
         examples.append(
             {
                 "prompt_id": group.prompt.id,
                 "prompt": group.prompt.plain(),
-                "answer": answer.text,
-                "reward": round(rewards.values[first], 4),
+                "answer": played.texts[first],
+                "reward": round(totals[first], 4),
                 "kl": round(kls[first], 4),
                 "ended": answer.ended.value,
                 "tokens": len(answer.token_ids),
             }
         )
-        first += len(group.answers)
     return examples

@@ -1,11 +1,10 @@
 """A round's answers with all that is known of them: rewards, log-probabilities, values, baselines.
 
-Shape letters:  B answers   T tokens   P prompts
+Shape letters:  B answers   T tokens   P prompts   E episodes   U turns
 """
 
 from __future__ import annotations
 
-import statistics
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -14,21 +13,21 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from plaudit.advantages import turn_returns
 from plaudit.batch import Needs, Outputs, TokenTree, pack
-from plaudit.errors import NumberError
+from plaudit.environments import Environment, Played
 from plaudit.kl import k1
 from plaudit.models.load import Machine
 from plaudit.models.network import LanguageNetwork
-from plaudit.records import Answer, Ended, Group, Prompt
+from plaudit.records import Answer, Ended, Episode, Group, Prompt
 from plaudit.sampling import Request, Sampler
-from plaudit.scorers import Scorer
 from plaudit.seeds import derive
 from plaudit.text import Words
 from plaudit.training.learner import Learner, forward
 from plaudit.training.objectives import TextBatch
-from plaudit.tuning import Policy
+from plaudit.tuning import Sampling
 
-__all__ = ["Reference", "Rewards", "Rollout", "greedy_scores", "prompt_scores", "rewarded", "rolled_out", "sampled"]
+__all__ = ["Reference", "Rollout", "prompt_scores", "rolled_out", "sampled"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,8 +45,12 @@ class Rollout:
     """[B, T] nats, by the reference."""
     value_BT: Tensor
     """[B, T] the critic's guesses; zeros where there is none."""
-    baseline_B: Tensor
-    """[B] what was known beforehand: the score of the prompt, of a greedy answer, of fresh ones; zeros elsewhere."""
+    episode_B: Tensor
+    """int64 [B]: which episode. The first E answers are the first turns of episodes 0, 1, 2, ..."""
+    turn_B: Tensor
+    """int64 [B]: which turn of it, from 0."""
+    baseline_E: Tensor
+    """[E] what was known beforehand: the score of the prompt, of a greedy answer, of fresh ones; zeros elsewhere."""
     ref_logp_BTV: Tensor | None = None
     """[B, T, V] nats, by the reference, where the loss compares whole distributions."""
 
@@ -56,19 +59,22 @@ class Rollout:
         """[B, T] log-ratio of policy to reference at each sampled token, in nats (k1)."""
         return k1(self.old_logp_BT, self.ref_logp_BT)
 
-    def group_B(self) -> Tensor:
-        """int64 [B]: which prompt."""
-        return torch.tensor(self.tree.prompt_of_answers())
+    @property
+    def episodes(self) -> int:
+        """How many (E)."""
+        return len(self.baseline_E)
 
+    def group_E(self) -> Tensor:
+        """int64 [E]: which prompt each episode began with."""
+        return torch.tensor(self.tree.prompt_of_answers()[: self.episodes])
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Rewards:
-    """What a scorer said of a round."""
-
-    values: list[float]
-    """Of each answer, group by group."""
-    parts: dict[str, float]
-    """Mean of each of the scorer's parts, for people."""
+    def still_earned(self, reward_B: Tensor, *, discount: float = 1.0) -> Tensor:
+        """[B] each answer's own reward and those of the later turns of its episode; see `turn_returns`."""
+        there_EU = torch.zeros(self.episodes, int(self.turn_B.max()) + 1, dtype=torch.bool)
+        there_EU[self.episode_B, self.turn_B] = True
+        reward_EU = torch.zeros(there_EU.shape, dtype=reward_B.dtype)
+        reward_EU[self.episode_B, self.turn_B] = reward_B
+        return turn_returns(reward_EU, there_EU, discount=discount)[self.episode_B, self.turn_B]
 
 
 class Reference:
@@ -106,7 +112,7 @@ def sampled(
     sampler: Sampler,
     words: Words,
     prompts: Sequence[Prompt],
-    settings: Policy,
+    sampling: Sampling,
     seed: int,
     *purpose: int | str,
     answers: int,
@@ -120,58 +126,28 @@ def sampled(
         )
         for place, prompt in enumerate(prompts)
     ]
-    return sampler.sample(requests, settings.sampling)
+    return sampler.sample(requests, sampling)
 
 
-def rewarded(scorer: Scorer, groups: Sequence[Group], cut_reward: float | None) -> Rewards:
-    """The reward of each answer.
-
-    Raises:
-        NumberError: the scorer failed on an answer, or a score is not finite.
-    """
-    scores = scorer.score(groups)
-    scores.check(groups)
-    if scores.failed:
-        raise NumberError(f"the scorer failed on {len(scores.failed)} answers: {next(iter(scores.failed.values()))}")
-    parts = {
-        f"reward/{name}": statistics.fmean(value for values in part for value in values)
-        for name, part in scores.parts.items()
-    }
-    values = scores.flat()
-    if cut_reward is not None:
-        answers = [answer for group in groups for answer in group.answers]
-        values = [
-            cut_reward if answer.ended is Ended.CUT else value for answer, value in zip(answers, values, strict=True)
-        ]
-    return Rewards(values=values, parts=parts)
-
-
-def prompt_scores(scorer: Scorer, groups: Sequence[Group]) -> list[float]:
+def prompt_scores(environment: Environment, groups: Sequence[Group]) -> list[float]:
     """[P] the score of each prompt alone: of the empty answer to it."""
     empty = Answer(text="", token_ids=(), logps=(), ended=Ended.STOPPED, seed=0)
-    return rewarded(
-        scorer, [Group(prompt=g.prompt, context_ids=g.context_ids, answers=(empty,)) for g in groups], None
-    ).values
-
-
-def greedy_scores(
-    sampler: Sampler, scorer: Scorer, words: Words, prompts: Sequence[Prompt], settings: Policy
-) -> list[float]:
-    """[P] the score of the likeliest answer to each prompt, token by token (self-critical)."""
-    greedy = settings.model_copy(update={"sampling": settings.sampling.model_copy(update={"temperature": 0.0})})
-    return rewarded(scorer, sampled(sampler, words, prompts, greedy, 0, answers=1), settings.cut_reward).values
+    steps = environment.step(
+        [Episode(prompt=g.prompt, context_ids=g.context_ids, answers=(empty,), seed=0) for g in groups]
+    )
+    return [step.reward for step in steps]
 
 
 def rolled_out(
     learner: Learner,
     reference: Reference,
-    groups: Sequence[Group],
-    rewards: Rewards,
+    played: Played,
     *,
     critic: bool,
     distributions: bool = False,
 ) -> Rollout:
     """Put the groups into tensors: the sampler's log-probabilities *are* the old ones."""
+    groups = played.groups
     tree = pack(
         [(group.context_ids, [answer.token_ids for answer in group.answers]) for group in groups],
         names=[group.prompt.id for group in groups],
@@ -180,7 +156,7 @@ def rolled_out(
     mask_BT = tree.mask_BT()
     logps = torch.tensor([logp for group in groups for answer in group.answers for logp in answer.logps])
     old_logp_BT = torch.zeros(mask_BT.shape).masked_scatter(mask_BT, logps)
-    score_B = torch.tensor(rewards.values)
+    score_B = torch.tensor(played.rewards)
     return Rollout(
         tree=tree,
         score_B=score_B,
@@ -188,6 +164,8 @@ def rolled_out(
         old_logp_BT=old_logp_BT,
         ref_logp_BT=reference.logp_BT(batch).cpu(),
         value_BT=learner.forward(batch, Needs(value=True)).value_BT.cpu() if critic else torch.zeros_like(old_logp_BT),
-        baseline_B=torch.zeros_like(score_B),
+        episode_B=torch.tensor(played.episode),
+        turn_B=torch.tensor(played.turn),
+        baseline_E=torch.zeros(len(played.texts)),
         ref_logp_BTV=reference.logp_BTV(batch).cpu() if distributions else None,
     )

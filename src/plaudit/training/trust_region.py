@@ -50,7 +50,7 @@ class _BallBatch:
 class _Surrogate:
     """Minus the importance-weighted advantage, the sum over an answer's tokens by the longest answer there may be."""
 
-    longest: int
+    longest: float
     needs: Needs = field(default_factory=lambda: Needs(logp=True))
 
     def __call__(self, outputs: Outputs, batch: PolicyBatch) -> LossSum:
@@ -73,7 +73,7 @@ class ValueLoss:
 
 
 def trust_region_step(
-    learner: Learner, batch: PolicyBatch, settings: Trust, *, longest: int, share: float = 1.0
+    learner: Learner, batch: PolicyBatch, settings: Trust, *, longest: float, share: float = 1.0
 ) -> dict[str, float]:
     """Move the policy once; where nothing that was tried is better and near enough, it stays as it was, bit for bit.
 
