@@ -12,10 +12,11 @@ from plaudit.recipe import recipe_from
 from plaudit.tuning import PARTS
 
 
-@pytest.mark.parametrize("name", PARTS)
-def test_every_algorithm_goes_the_whole_road(own_road, tmp_path, monkeypatch, name):
+@pytest.mark.parametrize(("name", "top_p"), [*((name, 1.0) for name in PARTS), ("ppo", 0.9), ("rloo", 0.9)])
+def test_every_algorithm_goes_the_whole_road(own_road, tmp_path, monkeypatch, name, top_p):
     monkeypatch.setattr(loop, "write_report", lambda folder: (folder / "report.html").touch())
     policy = {"algorithm": name, "auxiliary": {"every": 2}, "soft": {"updates": 2}}
+    policy["sampling"] = {"max_tokens": 8, "top_p": top_p}
     reward = None if PARTS[name].update == "judgements" else {"start": "model"}
     summary = loop.run(recipe_from(own_road(language=None, sft=None, policy=policy, reward=reward)), tmp_path / "run")
     assert summary["prompts"] == 4

@@ -68,11 +68,17 @@ class Sampling(Section):
     temperature: float = Field(default=1.0, ge=0)
     """Logits are divided by it; 0 is greedy."""
     top_p: float = Field(default=1.0, gt=0, le=1)
-    """Draw from the likeliest tokens that hold this much probability."""
+    """Draw from the likeliest tokens that hold this much probability. A policy is then tuned among these tokens alone,
+    and so are its KL and its entropy; `kl.target` and `kl.stop` go by KL to the whole reference (`kl_whole`)."""
     max_tokens: int = Field(default=64, ge=1)
     """Longest answer, in tokens; a longer one is cut there."""
     batch: int = Field(default=256, ge=1)
     """Answers decoded side by side; a finished one makes room for the next."""
+
+    @property
+    def truncated(self) -> bool:
+        """Whether unlikely tokens are left out of what is drawn from."""
+        return self.top_p < 1 and self.temperature > 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -361,10 +367,10 @@ def _of_rounds(policy: Policy) -> Iterator[Contradiction]:
             "not that of the expected reward. Set it to sample; evaluate.decoding may be beam",
             ("policy.decoding",),
         )
-    if policy.sampling.temperature == 0 or policy.sampling.top_p < 1:
+    if policy.sampling.temperature == 0:
         yield Contradiction(
-            "policy.sampling must draw from the whole distribution: temperature above 0 and top_p 1",
-            ("policy.sampling.temperature", "policy.sampling.top_p"),
+            "policy.sampling.temperature 0 draws the same answer again and again: set it above 0",
+            ("policy.sampling.temperature",),
         )
     if policy.entropy_target is not None and not policy.entropy:
         yield Contradiction(
@@ -416,6 +422,12 @@ def _of_parts(policy: Policy, parts: Parts) -> Iterator[Contradiction]:
         yield Contradiction(
             "policy.kl.beta is sac's temperature: it must be above 0, and policy.kl.where stays reward",
             ("policy.kl.beta", "policy.kl.where", "policy.algorithm"),
+        )
+    if parts.update == "soft" and policy.sampling.top_p < 1:
+        yield Contradiction(
+            f"policy.sampling.top_p {policy.sampling.top_p:g} leaves tokens out, and sac learns what each token is "
+            "worth, those too: set it to 1",
+            ("policy.sampling.top_p", "policy.algorithm"),
         )
     if parts.update == "phasic" and (policy.critic == "shared" or parts.baseline != "value"):
         yield Contradiction(

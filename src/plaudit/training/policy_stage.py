@@ -76,7 +76,7 @@ class PolicyMemory:
     def learn(self, rewards: Rewards, rollout: Rollout, beta: float, metrics: Mapping[str, float]) -> None:
         """Learn from a round."""
         kl_B = masked_sum(rollout.kl_BT, rollout.tree.mask_BT())
-        kl, stop = float(kl_B.mean()), self.settings.kl.stop
+        kl, stop = float(masked_sum(rollout.drift_BT, rollout.tree.mask_BT()).mean()), self.settings.kl.stop
         self.controller = self.controller.update(kl, len(rewards.values))
         self.running = self.running.update(rollout.score_B - beta * kl_B)
         if self.settings.entropy_target is not None and "entropy" in metrics:
@@ -371,12 +371,14 @@ def _check_ratio(kl_to_old: float) -> None:
 
 def _described(groups: Sequence[Group], rewards: Rewards, rollout: Rollout) -> dict[str, float]:
     answers = [answer for group in groups for answer in group.answers]
+    mask_BT = rollout.tree.mask_BT()
     values = iter(rewards.values)
     by_group = [[next(values) for _ in group.answers] for group in groups]
     return {
         "reward": statistics.fmean(rewards.values),
         "reward_sd": statistics.pstdev(rewards.values),
-        "kl": float(masked_sum(rollout.kl_BT, rollout.tree.mask_BT()).mean()),
+        "kl": float(masked_sum(rollout.kl_BT, mask_BT).mean()),
+        **({} if rollout.tree.support is None else {"kl_whole": float(masked_sum(rollout.drift_BT, mask_BT).mean())}),
         "answer_tokens": statistics.fmean(len(answer.token_ids) for answer in answers),
         "cut_share": statistics.fmean(answer.ended is Ended.CUT for answer in answers),
         "groups_without_variance": float(sum(len(own) > 1 and max(own) == min(own) for own in by_group)),

@@ -5,6 +5,7 @@ Shape letters:  B answers   T tokens   P prompts
 
 from __future__ import annotations
 
+import dataclasses
 import statistics
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -14,8 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from plaudit.batch import Needs, Outputs, TokenTree, pack
-from plaudit.errors import NumberError
+from plaudit.batch import Needs, Outputs, Support, TokenTree, pack
+from plaudit.errors import NumberError, RecipeError
 from plaudit.kl import k1
 from plaudit.models.load import Machine
 from plaudit.models.network import LanguageNetwork
@@ -50,11 +51,22 @@ class Rollout:
     """[B] what was known beforehand: the score of the prompt, of a greedy answer, of fresh ones; zeros elsewhere."""
     ref_logp_BTV: Tensor | None = None
     """[B, T, V] nats, by the reference, where the loss compares whole distributions."""
+    whole_ref_logp_BT: Tensor | None = None
+    """[B, T] nats, by the reference among all tokens, where top-p left some out and the others are among the rest."""
 
     @property
     def kl_BT(self) -> Tensor:
         """[B, T] log-ratio of policy to reference at each sampled token, in nats (k1)."""
         return k1(self.old_logp_BT, self.ref_logp_BT)
+
+    @property
+    def drift_BT(self) -> Tensor:
+        """[B, T] the same from the reference among all tokens: how far answers are from what it would have said.
+
+        Among the tokens that top-p leaves, KL falls to 0 as they become fewer, whatever the reference thinks of them.
+        This one begins at what is left out, -log top_p a token at most, and tells the truth afterwards.
+        """
+        return self.kl_BT if self.whole_ref_logp_BT is None else k1(self.old_logp_BT, self.whole_ref_logp_BT)
 
     def group_B(self) -> Tensor:
         """int64 [B]: which prompt."""
@@ -111,16 +123,27 @@ def sampled(
     *purpose: int | str,
     answers: int,
 ) -> list[Group]:
-    """Answers to each of the prompts; purpose, place and number of an answer say its seed."""
+    """Answers to each of the prompts; purpose, place and number of an answer say its seed.
+
+    Raises:
+        RecipeError: top-p leaves tokens out, and the sampler does not say which.
+    """
     requests = [
         Request(
             prompt=prompt,
             context_ids=words.prompt_ids(prompt),
             seeds=tuple(derive(seed, *purpose, place, k) for k in range(answers)),
+            support=settings.sampling.truncated,
         )
         for place, prompt in enumerate(prompts)
     ]
-    return sampler.sample(requests, settings.sampling)
+    groups = sampler.sample(requests, settings.sampling)
+    if settings.sampling.truncated and any(a.support is None for group in groups for a in group.answers):
+        raise RecipeError(
+            f"policy.sampling.top_p {settings.sampling.top_p:g} leaves tokens out, and {type(sampler).__name__} does "
+            "not say which (Answer.support): set it to 1"
+        )
+    return groups
 
 
 def rewarded(scorer: Scorer, groups: Sequence[Group], cut_reward: float | None) -> Rewards:
@@ -171,12 +194,17 @@ def rolled_out(
     critic: bool,
     distributions: bool = False,
 ) -> Rollout:
-    """Put the groups into tensors: the sampler's log-probabilities *are* the old ones."""
+    """Put the groups into tensors: the sampler's log-probabilities *are* the old ones.
+
+    Where top-p left tokens out, all are taken among the rest, as the sampler's are (`batch.Support`).
+    """
     tree = pack(
         [(group.context_ids, [answer.token_ids for answer in group.answers]) for group in groups],
         names=[group.prompt.id for group in groups],
+        support=_support([answer for group in groups for answer in group.answers]),
     )
     batch = TextBatch(tree=tree)
+    whole = None if tree.support is None else TextBatch(tree=dataclasses.replace(tree, support=None))
     mask_BT = tree.mask_BT()
     logps = torch.tensor([logp for group in groups for answer in group.answers for logp in answer.logps])
     old_logp_BT = torch.zeros(mask_BT.shape).masked_scatter(mask_BT, logps)
@@ -190,4 +218,11 @@ def rolled_out(
         value_BT=learner.forward(batch, Needs(value=True)).value_BT.cpu() if critic else torch.zeros_like(old_logp_BT),
         baseline_B=torch.zeros_like(score_B),
         ref_logp_BTV=reference.logp_BTV(batch).cpu() if distributions else None,
+        whole_ref_logp_BT=None if whole is None else reference.logp_BT(whole).cpu(),
     )
+
+
+def _support(answers: Sequence[Answer]) -> Support | None:
+    """What could have come at all the answers' tokens; None where nothing was left out."""
+    supports = [answer.support for answer in answers if answer.support is not None]
+    return Support.of([tokens for own in supports for tokens in own]) if len(supports) == len(answers) else None
