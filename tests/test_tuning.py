@@ -47,6 +47,7 @@ def test_steps_of_a_round():
         ({"algorithm": "sac", "sampling": {"top_p": 0.9}}, "top_p 0.9 leaves tokens out, and sac learns what each"),
         ({"entropy_target": 2.0}, "moves the weight policy.entropy, which is 0"),
         ({"algorithm": "rloo", "answers_per_prompt": 1}, "must be 2 or more for rloo, which compares answers"),
+        ({"algorithm": "best-of-n", "answers_per_prompt": 1}, "must be 2 or more for best-of-n, which compares"),
         ({"algorithm": "reinforce", "normalise": "group", "answers_per_prompt": 1}, "must be 2 or more for reinforce"),
         ({"algorithm": "a2c", "epochs": 2}, "of a2c is reinforce, which learns from an answer once"),
         ({"algorithm": "reinforce", "minibatch": 8}, "set policy.epochs to 1 and leave policy.minibatch out"),

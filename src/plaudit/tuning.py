@@ -96,15 +96,20 @@ class Parts:
     clip_high: float | None = None
     drop_flat: bool = False
     pretraining: float = 0.0
-    update: Literal["gradient", "trust-region", "phasic", "soft", "imitation", "judgements"] = "gradient"
+    update: Literal["gradient", "trust-region", "phasic", "soft", "imitation", "judgements", "selection"] = "gradient"
     """Gradient steps by the objective; TRPO's one step inside a ball of KL; gradient steps with PPG's auxiliary phase;
-    soft values of all tokens, with replay; likelihood of each group's best answer; or steps on judgements, without
-    samples. No setting: other parts follow."""
+    soft values of all tokens, with replay; likelihood of each group's best answer; steps on judgements, without
+    samples; or none, and the best of several answers is chosen. No setting: other parts follow."""
 
     @property
     def groups(self) -> bool:
         """Whether an answer is compared with others to the same prompt."""
         return self.baseline in ("leave-one-out", "group") or self.normalise == "group"
+
+    @property
+    def rounds(self) -> bool:
+        """Whether it learns from answers of its own, round by round."""
+        return self.update not in ("judgements", "selection")
 
 
 PARTS = {
@@ -130,6 +135,7 @@ PARTS = {
     "sac": Parts(baseline="none", update="soft"),
     "trpo": Parts(baseline="value", normalise="batch", update="trust-region"),
     "rejection": Parts(baseline="group", reduction="tokens", update="imitation"),
+    "best-of-n": Parts(baseline="group", update="selection"),
     "dpo": Parts(baseline="none", update="judgements"),
     "reinforce++": Parts(baseline="none", to_go=True, normalise="batch", reduction="tokens"),
 }
@@ -150,6 +156,7 @@ Algorithm = Literal[
     "trpo",
     "reinforce++",
     "rejection",
+    "best-of-n",
     "dpo",
 ]
 
@@ -238,7 +245,7 @@ class Policy(Section):
     prompts_per_round: int = Field(default=32, ge=1)
     """Prompts answered in one round."""
     answers_per_prompt: int = Field(default=4, ge=1)
-    """Answers sampled for each of them (G)."""
+    """Answers sampled for each of them (G); under `best-of-n`, those of which the evaluation keeps the best."""
     minibatch: int | None = Field(default=None, ge=1)
     """Answers in one optimiser step; nothing means all of a round."""
     epochs: int = Field(default=1, ge=1)

@@ -38,7 +38,7 @@ EARLY = FunctionScorer(lambda prompt, answer: statistics.fmean([c in "abcdefgh" 
 
 TOP_P = Sampling(max_tokens=6, temperature=0.9, top_p=0.9)
 
-SAMPLING = [name for name, parts in PARTS.items() if parts.update != "judgements"]
+SAMPLING = [name for name, parts in PARTS.items() if parts.rounds]
 """The algorithms that learn from answers of their own."""
 
 

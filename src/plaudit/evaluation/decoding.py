@@ -20,15 +20,24 @@ __all__ = ["answer_prompts"]
 
 
 def answer_prompts(
-    model: Any, words: Words, machine: Machine, prompts: Sequence[Prompt], settings: Evaluate, *, seed: int, title: str
+    model: Any,
+    words: Words,
+    machine: Machine,
+    prompts: Sequence[Prompt],
+    settings: Evaluate,
+    *,
+    seed: int,
+    title: str,
+    answers: int = 1,
 ) -> list[Group]:
-    """One answer to each prompt, decoded as the settings say.
+    """Answers to each prompt, decoded as the settings say.
 
     Args:
         seed: two models that are compared get the same.
         title: of the progress bar.
+        answers: to each prompt; a beam search finds one.
     """
-    with progress(title, len(prompts)) as advance:
+    with progress(title, len(prompts) * answers) as advance:
         if settings.decoding == "beam":
             groups = []
             for prompt in prompts:
@@ -39,7 +48,11 @@ def answer_prompts(
         if settings.decoding == "greedy":
             sampling = sampling.model_copy(update={"temperature": 0.0})
         requests = [
-            Request(prompt=prompt, context_ids=words.prompt_ids(prompt), seeds=(derive(seed, prompt.id),))
+            Request(
+                prompt=prompt,
+                context_ids=words.prompt_ids(prompt),
+                seeds=(derive(seed, prompt.id), *(derive(seed, prompt.id, k) for k in range(1, answers))),
+            )
             for prompt in prompts
         ]
         return ModelSampler(model, words, machine, progress=advance).sample(requests, sampling)
