@@ -508,7 +508,7 @@ class _Road:
             model = adapted(self.language_model(self.tuned()), recipe.model.adapter, seed=seed)
             if by_judgements:
                 self._prefer(model, words)
-            else:
+            elif parts_of(settings).rounds:
                 self._climb(model, words, seed)
             save_model(model, self.folder / "policy", words.tokenizer)
 
