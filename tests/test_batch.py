@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from plaudit.batch import LossSum, Needs, Outputs, TokenTree, alike, pack, select, split
+from plaudit.batch import LossSum, Needs, Outputs, Support, TokenTree, alike, pack, select, split
 from plaudit.errors import ShapeError
 
 quick = settings(deadline=None, max_examples=60, derandomize=True)
@@ -181,6 +181,53 @@ def test_a_batch_that_fits_is_not_copied():
     batch = example([((1,), [(2,)]), ((3,), [(4,)])])
     assert next(split(batch, 4)) is batch
     assert len(list(split(batch, 3))) == 2
+
+
+# --- what could have come -------------------------------------------------------------------------------------------
+
+
+def supports_of(tree):
+    """The tokens that could have come, back from the tree, one row for each answer token."""
+    sizes = tree.support.count_M.tolist()
+    return [own.tolist() for own in tree.support.token_K.split(sizes)]
+
+
+def test_a_support_by_hand():
+    support = Support.of([(0, 2), (1,), (0, 1, 2)])
+    logits_MV = torch.tensor([[1.0, 2.0, 3.0]] * 3)
+    e = torch.tensor([1.0, 2.0, 3.0]).exp()
+    expected_MV = torch.stack(
+        [torch.stack([e[0], 0 * e[1], e[2]]) / (e[0] + e[2]), torch.tensor([0.0, 1.0, 0.0]), e / e.sum()]
+    )
+    torch.testing.assert_close(support.limit(logits_MV).softmax(-1), expected_MV)
+    assert support.limit(logits_MV).softmax(-1)[0, 1] == 0  # exactly
+    assert support.select(torch.tensor([False, True, True])).token_K.tolist() == [1, 0, 1, 2]
+    assert [piece.token_K.tolist() for piece in support.split(2)] == [[0, 2, 1], [0, 1, 2]]
+
+
+def test_log_probabilities_of_a_tree_are_on_its_support():
+    # answers (20 21) and (): three answer tokens in all, the last one of prompt 1
+    tree = pack([((1,), [(0, 1), ()]), ((2,), [(2,)])], support=Support.of([(0, 1), (1, 2), (2,)]))
+    logp_BTV = tree.logps_BTV(torch.zeros(3, 2, 3))
+    half, none, third = 0.5, 0.0, 1 / 3  # where there is no token, nobody looks
+    expected = [[[half, half, none], [none, half, half]], [[third] * 3] * 2, [[none, none, 1.0], [third] * 3]]
+    torch.testing.assert_close(logp_BTV.exp(), torch.tensor(expected))
+    assert torch.isfinite(logp_BTV).all()
+    whole = pack([((1,), [(0, 1), ()]), ((2,), [(2,)])])
+    torch.testing.assert_close(whole.logps_BTV(torch.zeros(3, 2, 3)).exp(), torch.full((3, 2, 3), third))
+
+
+@given(TEXTS, st.integers(1, 40), st.data())
+@quick
+def test_select_and_split_keep_what_could_have_come(texts, limit, data):
+    flat = [answer for _, answers in texts for answer in answers]
+    supports = [[(token, 10 + place) for place, token in enumerate(answer)] for answer in flat]
+    tree = pack(texts, support=Support.of([own for answer in supports for own in answer]))
+    batch = Example(tree=tree, x_BT=tree.token_BT(), y_B=torch.arange(tree.answers), z_P=torch.arange(tree.prompts))
+    rows = data.draw(st.lists(st.integers(0, tree.answers - 1), min_size=1, unique=True))
+    assert supports_of(select(batch, rows).tree) == [list(own) for row in sorted(rows) for own in supports[row]]
+    joined = [own for piece in split(batch, limit) for own in supports_of(piece.tree)]
+    assert joined == [list(own) for answer in supports for own in answer]
 
 
 def test_what_cannot_be_selected():

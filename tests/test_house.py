@@ -297,6 +297,6 @@ def test_the_table_of_algorithms_is_true():
             f"{parts.where}, {parts.estimator}",
         ]
         for name, parts in PARTS.items()
-        if parts.update != "judgements"
+        if parts.rounds
     }
     assert found == expected

@@ -6,16 +6,23 @@ the figures.
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import pytest
 import torch
 
 from plaudit.batch import Needs, pack
+from plaudit.environments import play
 from plaudit.records import Ended, Prompt
 from plaudit.sampling import Request
-from plaudit.testing import Network, Table, make_laboratory
+from plaudit.sampling.draw import keep_top
+from plaudit.testing import Network, Table, compare, make_laboratory
 from plaudit.testing.stage import LaboratoryNetwork, LaboratorySampler, LaboratoryScorer, laboratory_stage
+from plaudit.training.algorithms import estimated, loss_of
+from plaudit.training.learner import Curvature, Part
+from plaudit.training.policy_loss import PolicyBatch
+from plaudit.training.rollouts import rolled_out, sampled
 from plaudit.tuning import Policy, Sampling
 
 LEARNING = {"learning_rate": 0.02, "warmup": 0, "decay": "linear", "clip_norm": 1e9}
@@ -60,6 +67,52 @@ def test_it_goes_nearly_all_the_way(changes, least):
     share = lab.share(task.policy())
     print(f"{changes}: {share:.4f} of the way to the optimum")
     assert share > least
+
+
+@pytest.mark.parametrize("objective", ["reinforce", "clip", "weighted"])
+def test_with_top_p_the_expected_step_is_the_gradient_of_the_truncated_policy(objective):
+    """All answers that can come, through sampler, rollout, advantages and loss, each as often as its probability."""
+    lab = make_laboratory(0)
+    policy = Table(lab, seed=1)
+    settings = settings_of(
+        algorithm="reinforce", objective=objective, sampling={"max_tokens": 4, "top_p": 0.7}, kl={"beta": 0.7}
+    )
+    stage = laboratory_stage(lab, settings, seed=0, policy=policy).stage
+    groups = [
+        dataclasses.replace(group, answers=tuple({a.token_ids: a for a in group.answers}.values()))
+        for group in sampled(stage.sampler, stage.words, stage.prompts, settings.sampling, 0, "answer", answers=4_000)
+    ]
+    played = play(stage.sampler, stage.environment, stage.words, groups, settings.sampling, turns=1)
+    rollout = rolled_out(stage.learner, stage.reference, played, critic=False)
+    chance_B = rollout.old_logp_BT.sum(1).exp()
+    assert float(chance_B.sum()) == pytest.approx(lab.prompts, abs=1e-6)  # no answer that can come was missed
+    assert rollout.tree.answers < lab.prompts * lab.answers / 2  # and many cannot
+    estimate = estimated(rollout, settings, stage.parts, beta=0.7)
+    batch = PolicyBatch(
+        tree=rollout.tree,
+        old_logp_BT=rollout.old_logp_BT,
+        ref_logp_BT=rollout.ref_logp_BT,
+        advantage_BT=estimate.advantage_BT * chance_B[:, None],
+        return_BT=estimate.return_BT,
+        value_BT=rollout.value_BT,
+    )
+    assert isinstance(stage.learner, Curvature)
+    part = Part(batch, loss_of(settings, stage.parts, beta=0.7, entropy=0.0))
+    step_D = -stage.learner.gradient(part, group="policy") * 4 * rollout.tree.answers  # the mean's denominator
+
+    outside_PSV = keep_top(policy().detach().flatten(0, 1), 0.7).view_as(lab.ref_PSV) == -torch.inf
+
+    def truncated(logp_PSV):
+        return logp_PSV.masked_fill(outside_PSV, -1e30).log_softmax(-1)
+
+    small = dataclasses.replace(lab, ref_PSV=truncated(lab.ref_PSV), beta=0.7)
+    (exact_PSV,) = torch.autograd.grad(small.objective(truncated(policy())).sum(), list(policy.parameters()))
+    found = compare(step_D, exact_PSV.flatten())
+    print(f"{objective}: error {found.error:.1e}")
+    assert found.error < 1e-5
+    whole = dataclasses.replace(lab, beta=0.7)
+    (other_PSV,) = torch.autograd.grad(whole.objective(policy()).sum(), list(policy.parameters()))
+    assert compare(step_D, other_PSV.flatten()).error > 0.3  # it is another policy's gradient
 
 
 def test_an_annealed_price_of_kl_ends_at_its_end():

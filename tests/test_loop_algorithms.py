@@ -6,6 +6,8 @@ import json
 import math
 
 import pytest
+import torch
+from safetensors.torch import load_file
 
 from plaudit import loop
 from plaudit.loop import road
@@ -13,10 +15,11 @@ from plaudit.recipe import recipe_from
 from plaudit.tuning import PARTS
 
 
-@pytest.mark.parametrize("name", PARTS)
-def test_every_algorithm_goes_the_whole_road(own_road, tmp_path, monkeypatch, name):
+@pytest.mark.parametrize(("name", "top_p"), [*((name, 1.0) for name in PARTS), ("ppo", 0.9), ("rloo", 0.9)])
+def test_every_algorithm_goes_the_whole_road(own_road, tmp_path, monkeypatch, name, top_p):
     monkeypatch.setattr(road, "write_report", lambda folder: (folder / "report.html").touch())
     policy = {"algorithm": name, "auxiliary": {"every": 2}, "soft": {"updates": 2}}
+    policy["sampling"] = {"max_tokens": 8, "top_p": top_p}
     reward = None if PARTS[name].update == "judgements" else {"start": "model"}
     summary = loop.run(recipe_from(own_road(language=None, sft=None, policy=policy, reward=reward)), tmp_path / "run")
     assert summary["prompts"] == 4
@@ -27,3 +30,20 @@ def test_every_algorithm_goes_the_whole_road(own_road, tmp_path, monkeypatch, na
     extra = {"ppo-ptx": "policy/pretraining_loss", "ppg": "policy/auxiliary/kl", "sac": "policy/q_loss"}
     if name in extra:
         assert math.isfinite(mine[-1][extra[name]])
+
+
+def test_best_of_n_leaves_the_model_as_it_is(own_road, own_files, tmp_path):
+    """With its report, which has no curve of the policy to show."""
+    policy = {"algorithm": "best-of-n", "answers_per_prompt": 8}
+    scorers = {"short": {"kind": "length", "target": 2}}
+    recipe = recipe_from(own_road(language=None, sft=None, reward=None, scorers=scorers, policy=policy))
+    summary = loop.run(recipe, tmp_path / "run")
+    before, after = (
+        load_file(folder / "model.safetensors") for folder in (own_files / "model", tmp_path / "run/policy")
+    )
+    assert before.keys() == after.keys()
+    assert all(torch.equal(before[name], after[name]) for name in before)
+    assert summary["best_of"] == 8
+    assert summary["kl_nats"] == pytest.approx(math.log(8) - 7 / 8)
+    assert summary["reward_after"] > summary["reward_before"]
+    assert (tmp_path / "run" / "report.html").exists()

@@ -94,12 +94,20 @@ def test_an_unknown_setting_with_nothing_near():
             WORLD | {"reward": {}, "policy": {"algorithm": "rloo", "answers_per_prompt": 1}},
             "policy.answers_per_prompt must be 2 or more for rloo",
         ),
-        (WORLD | {"reward": {}, "policy": {"sampling": {"top_p": 0.9}}}, "policy.sampling must draw from the whole"),
         (
             WORLD | {"reward": {}, "policy": {"sampling": {"temperature": 0}}},
-            "policy.sampling must draw from the whole",
+            "policy.sampling.temperature 0 draws the same answer again and again",
         ),
         (WORLD | {"policy": {}}, "policy needs a reward"),
+        (WORLD | {"policy": {"algorithm": "best-of-n"}}, "policy needs a reward"),
+        (
+            WORLD | {"reward": {}, "policy": {"algorithm": "best-of-n"}, "evaluate": {"decoding": "greedy"}},
+            "best-of-n chooses among different answers, and these are all alike: set evaluate.decoding to sample",
+        ),
+        (
+            WORLD | {"reward": {}, "policy": {"algorithm": "best-of-n"}, "evaluate": {"sampling": {"temperature": 0}}},
+            "evaluate.sampling.temperature above 0",
+        ),
         (
             WORLD | {"reward": {}, "policy": {}, "scorers": {"a": {"kind": "repetition"}}},
             "add {kind: model} to scorers",

@@ -197,3 +197,5 @@ def test_an_answer_holds_one_finite_log_probability_a_token():
         Answer(text="a", token_ids=(1, 2), logps=(-0.5,), ended=Ended.STOPPED, seed=0)
     with pytest.raises(RecordError, match="NaN or an infinity"):
         Answer(text="a", token_ids=(1,), logps=(-math.inf,), ended=Ended.STOPPED, seed=0)
+    with pytest.raises(RecordError, match="1 tokens but 2 supports"):
+        Answer(text="a", token_ids=(1,), logps=(-0.5,), ended=Ended.STOPPED, seed=0, support=((1, 2), (3,)))

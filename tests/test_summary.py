@@ -56,6 +56,7 @@ def test_the_rows_are_for_people():
     summary = {
         "gold_win_rate": 0.8125,
         "gold_win_rate_interval": [0.7, 0.925],
+        "best_of": 16,
         "kl_nats": 11.333,
         "distinct_2_before": 0.5,
         "answer_tokens_after": 40.25,
@@ -65,6 +66,7 @@ def test_the_rows_are_for_people():
     }
     assert list(rows(summary)) == [
         ("answers preferred by the hidden taste", "81.2 %  (70.0 to 92.5)"),
+        ("answers to each prompt, the best of which counts", "16"),
         ("KL to the model before (nats per answer)", "11.33"),
         ("distinct pairs of tokens, before", "50.0 %"),
         ("answer length (tokens), after", "40.25"),

@@ -79,6 +79,14 @@ def test_the_same_seed_gives_the_same_answers(run, tmp_path):
     assert more[:2] == first[:2]  # more answers are more, not others
 
 
+def test_the_best_of_the_answers_can_be_kept_alone(run, tmp_path):
+    every = sampled(run, tmp_path / "a.jsonl", answers=5)
+    best = sampled(run, tmp_path / "b.jsonl", answers=5, best_by=run / "reward-model")
+    score_file(run / "reward-model", tmp_path / "a.jsonl", tmp_path / "scores.jsonl")
+    scores = [line["scores"][0] for line in read(tmp_path / "scores.jsonl")]
+    assert best == [every[max(range(first, first + 5), key=scores.__getitem__)] for first in (0, 5)]
+
+
 def test_the_template_of_the_models_own_run_is_used(run, tmp_path):
     """A model elsewhere is read without one, whatever file lies beside it."""
     elsewhere = tmp_path / "elsewhere"

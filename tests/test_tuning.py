@@ -43,10 +43,11 @@ def test_steps_of_a_round():
     [
         ({"minibatch": 5}, "minibatch 5 does not divide the 16 answers of a round"),
         ({"decoding": "beam"}, "not draws from the policy: their gradient is not that of the expected reward"),
-        ({"sampling": {"temperature": 0}}, "must draw from the whole distribution"),
-        ({"sampling": {"top_p": 0.9}}, "must draw from the whole distribution"),
+        ({"sampling": {"temperature": 0}}, "temperature 0 draws the same answer again and again"),
+        ({"algorithm": "sac", "sampling": {"top_p": 0.9}}, "top_p 0.9 leaves tokens out, and sac learns what each"),
         ({"entropy_target": 2.0}, "moves the weight policy.entropy, which is 0"),
         ({"algorithm": "rloo", "answers_per_prompt": 1}, "must be 2 or more for rloo, which compares answers"),
+        ({"algorithm": "best-of-n", "answers_per_prompt": 1}, "must be 2 or more for best-of-n, which compares"),
         ({"algorithm": "reinforce", "normalise": "group", "answers_per_prompt": 1}, "must be 2 or more for reinforce"),
         ({"algorithm": "a2c", "epochs": 2}, "of a2c is reinforce, which learns from an answer once"),
         ({"algorithm": "reinforce", "minibatch": 8}, "set policy.epochs to 1 and leave policy.minibatch out"),

@@ -6,7 +6,8 @@ A prompt stands there once, however many answers it has: the forward pass of `pl
 answer see its prompt and itself. Everything about an answer is `[B, T]` (answers by tokens, padded on the
 right) or `[B]`, in the order of the answers in the row.
 
-Shape letters:  B answers   P prompts   T tokens of the longest answer   N tokens of the whole row
+Shape letters:  B answers   P prompts   T tokens of the longest answer   N tokens of the whole row   V vocabulary
+                M answer tokens, without padding   K entries of a support
 """
 
 from __future__ import annotations
@@ -21,7 +22,58 @@ from torch import Tensor
 
 from plaudit.errors import ShapeError
 
-__all__ = ["Batch", "Loss", "LossSum", "Needs", "Outputs", "TokenTree", "alike", "pack", "select", "split"]
+__all__ = ["Batch", "Loss", "LossSum", "Needs", "Outputs", "Support", "TokenTree", "alike", "pack", "select", "split"]
+
+
+_OUTSIDE = -1e30
+"""Logit of a token that could not have come: finite, so that 0 log 0 is 0 in every entropy and divergence."""
+
+
+@dataclass(frozen=True, slots=True)
+class Support:
+    """Which tokens could have come at each answer token, where sampling left some out (top-p).
+
+    Log-probabilities of such answers are taken on it, whoever says them: the policy that sampled, the policy that
+    learns, the reference. What is tuned is then the policy that is drawn from, all ratios are 1 before the first step,
+    and KL to the reference is 0 where the policy starts (and again where one token is left). Taken over all tokens
+    instead, ratios begin at the mass of the nucleus: https://github.com/huggingface/trl/issues/6789. DeepSeek-AI 2025,
+    section 3.1 ("Keep Sampling Mask"), https://arxiv.org/abs/2512.02556, for the two policies; the reference is limited
+    here as well.
+    """
+
+    token_K: Tensor
+    """int64 [K] the tokens, answer token after answer token."""
+    count_M: Tensor
+    """int64 [M] how many there are for each."""
+
+    @classmethod
+    def of(cls, tokens: Sequence[Sequence[int]]) -> Support:
+        """From the tokens that could have come at each answer token, answer after answer."""
+        return cls(
+            torch.tensor([token for own in tokens for token in own], dtype=torch.int64),
+            torch.tensor([len(own) for own in tokens], dtype=torch.int64),
+        )
+
+    def limit(self, logits_MV: Tensor) -> Tensor:
+        """[M, V] the logits, so low for tokens outside that their probability is exactly 0."""
+        row_K = torch.arange(len(self.count_M), device=self.count_M.device).repeat_interleave(self.count_M)
+        outside_MV = torch.ones_like(logits_MV, dtype=torch.bool)
+        outside_MV[row_K, self.token_K] = False
+        return logits_MV.masked_fill(outside_MV, _OUTSIDE)
+
+    def select(self, kept_M: Tensor) -> Support:
+        """Of some of the answer tokens: bool [M]."""
+        return Support(self.token_K[kept_M.repeat_interleave(self.count_M)], self.count_M[kept_M])
+
+    def split(self, size: int) -> list[Support]:
+        """Pieces for `size` answer tokens each."""
+        counts = self.count_M.split(size)
+        tokens = self.token_K.split([int(count_M.sum()) for count_M in counts])
+        return [Support(token_K, count_M) for token_K, count_M in zip(tokens, counts, strict=True)]
+
+    def to(self, device: torch.device) -> Support:
+        """The same on a device."""
+        return Support(self.token_K.to(device), self.count_M.to(device))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,6 +88,8 @@ class TokenTree:
     """Tokens of each answer, prompt by prompt; 0 is legal."""
     names: tuple[str, ...]
     """Each prompt's id, for messages."""
+    support: Support | None = None
+    """Which tokens could have come at each of the answers' tokens; None: every one."""
 
     @property
     def prompts(self) -> int:
@@ -133,7 +187,15 @@ class TokenTree:
 
     def to(self, device: torch.device) -> TokenTree:
         """The same tree on a device."""
-        return dataclasses.replace(self, token_N=self.token_N.to(device))
+        support = None if self.support is None else self.support.to(device)
+        return dataclasses.replace(self, token_N=self.token_N.to(device), support=support)
+
+    def logps_BTV(self, logits_BTV: Tensor) -> Tensor:
+        """[B, T, V] log-softmax of the logits before each answer token, over the tokens that could have come."""
+        if self.support is not None:
+            mask_BT = self.mask_BT()
+            logits_BTV = logits_BTV.index_put((mask_BT,), self.support.limit(logits_BTV[mask_BT]))
+        return logits_BTV.log_softmax(-1)
 
     def _prompt_ends(self) -> Tensor:
         ends = [start + length - 1 for start, length in zip(self.prompt_starts(), self.prompt_lengths, strict=True)]
@@ -144,13 +206,17 @@ class TokenTree:
 
 
 def pack(
-    texts: Sequence[tuple[Sequence[int], Sequence[Sequence[int]]]], names: Sequence[str] | None = None
+    texts: Sequence[tuple[Sequence[int], Sequence[Sequence[int]]]],
+    names: Sequence[str] | None = None,
+    *,
+    support: Support | None = None,
 ) -> TokenTree:
     """Put prompts and their answers, as token ids, into one row.
 
     Args:
         texts: for each prompt its tokens (at least one) and the tokens of each of its answers.
         names: a name for each prompt, used in error messages; their numbers when not given.
+        support: which tokens could have come at each of the answers' tokens; every one when not given.
 
     Raises:
         ShapeError: a prompt has no token, or there is no prompt.
@@ -170,6 +236,7 @@ def pack(
         prompt_lengths=tuple(len(prompt) for prompt, _ in texts),
         answer_lengths=tuple(tuple(len(answer) for answer in answers) for _, answers in texts),
         names=tuple(names),
+        support=support,
     )
 
 
@@ -232,9 +299,18 @@ def select(batch: SomeBatch, rows: Sequence[int]) -> SomeBatch:
         prompt_lengths=tuple(tree.prompt_lengths[p] for p in prompts),
         answer_lengths=tuple(answer_lengths),
         names=tuple(tree.names[p] for p in prompts),
+        support=None if tree.support is None else tree.support.select(_tokens_of(tree, kept)),
     )
     longest = max(lengths[row] for row in kept)
     return dataclasses.replace(batch, tree=small, **_cut(batch, kept, prompts, longest))  # type: ignore[type-var]
+
+
+def _tokens_of(tree: TokenTree, rows: Sequence[int]) -> Tensor:
+    """bool [M]: which answer tokens are of these answers."""
+    device = tree.token_N.device
+    kept_B = torch.zeros(tree.answers, dtype=torch.bool, device=device)
+    kept_B[list(rows)] = True
+    return kept_B.repeat_interleave(torch.tensor(tree.lengths, device=device))
 
 
 def _cut(batch: Batch, rows: Sequence[int], prompts: Sequence[int], longest: int) -> dict[str, Any]:

@@ -299,12 +299,23 @@ def _between_stages(recipe: Recipe) -> Iterator[Contradiction]:
     yield from (Contradiction(*found) for found in recipe.model.contradictions())
     if recipe.policy is not None:
         yield from _of_scorers(recipe)
+        yield from _of_choice(recipe.policy, recipe.evaluate)
     if recipe.environment is not None:
         yield from _of_environment(recipe, recipe.environment)
     if recipe.model.random and recipe.language is None:
         yield Contradiction(
             "model.random draws weights that only the language stage trains: give a language section",
             ("model.random", "language"),
+        )
+
+
+def _of_choice(policy: Policy, evaluate: Evaluate) -> Iterator[Contradiction]:
+    alike = evaluate.decoding != "sample" or not evaluate.sampling.temperature
+    if parts_of(policy).update == "selection" and alike:
+        yield Contradiction(
+            f"policy.algorithm {policy.algorithm} chooses among different answers, and these are all alike: set "
+            "evaluate.decoding to sample and evaluate.sampling.temperature above 0",
+            ("policy.algorithm", "evaluate.decoding", "evaluate.sampling.temperature"),
         )
 
 
@@ -343,6 +354,7 @@ def _of_environment(recipe: Recipe, environment: Playing) -> Iterator[Contradict
         "soft": "whose values do not reach over a reply",
         "imitation": "which copies answers one by one",
         "judgements": "which samples nothing",
+        "selection": "which chooses among single answers",
     }.get(parts_of(recipe.policy).update)
     if why is not None:
         yield Contradiction(

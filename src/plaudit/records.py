@@ -284,12 +284,17 @@ class Answer:
     """Log-probability in nats of each token under the policy and temperature that sampled it."""
     ended: Ended
     seed: int
+    support: tuple[tuple[int, ...], ...] | None = None
+    """The tokens that could have come in place of each, itself included, where top-p left others out and something is
+    to be learned from the answer."""
 
     def __post_init__(self) -> None:
         if len(self.token_ids) != len(self.logps):
             raise RecordError(f"Answer: {len(self.token_ids)} tokens but {len(self.logps)} log-probabilities")
         if not all(math.isfinite(logp) for logp in self.logps):
             raise RecordError(f"Answer: log-probabilities hold a NaN or an infinity: {self.logps}")
+        if self.support is not None and len(self.support) != len(self.token_ids):
+            raise RecordError(f"Answer: {len(self.token_ids)} tokens but {len(self.support)} supports")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

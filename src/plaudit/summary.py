@@ -45,6 +45,7 @@ _WORDS = {
     "gold_gain_sd": "gain in gold (sd of before)",
     "reward_win_rate": "answers with the higher reward",
     "reward_gain_sd": "gain in reward (sd of before)",
+    "best_of": "answers to each prompt, the best of which counts",
     "kl_nats": "KL to the model before (nats per answer)",
     "reward_accuracy": "reward model's held-out accuracy",
     "distinct_2_before": "distinct pairs of tokens, before",
@@ -67,7 +68,8 @@ def rows(summary: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         value = summary.get(name)
         if value is None:
             continue
-        text = f"{100 * value:.1f} %" if any(part in name for part in _SHARES) else f"{value:.2f}"
+        number = f"{value:.2f}" if isinstance(value, float) else str(value)
+        text = f"{100 * value:.1f} %" if any(part in name for part in _SHARES) else number
         interval = summary.get(f"{name}_interval")
         if interval:
             text += f"  ({100 * interval[0]:.1f} to {100 * interval[1]:.1f})"

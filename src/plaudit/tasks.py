@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from plaudit.errors import NumberError, RecipeError, RecordError, RunError
+from plaudit.evaluation.best_of_n import best_answers
 from plaudit.evaluation.reward import Judged, best_of_answers, examine, read_judged
 from plaudit.labels import Tally, compare_answers, journal, score_answers
 from plaudit.models.export import Target, export_reward
@@ -49,8 +50,26 @@ __all__ = [
 ]
 
 
-def sample_file(model: Path, prompts: Path, out: Path, *, sampling: Sampling, answers: int, seed: int) -> int:
+def sample_file(
+    model: Path,
+    prompts: Path,
+    out: Path,
+    *,
+    sampling: Sampling,
+    answers: int,
+    seed: int,
+    best_by: Path | None = None,
+) -> int:
     """Answer every prompt of a file; each line written holds a prompt, one answer, and why it ended.
+
+    Args:
+        model: a language model's folder.
+        prompts: what to answer.
+        out: where to write.
+        sampling: how.
+        answers: to each prompt.
+        seed: same seed, same answers.
+        best_by: the folder of a reward model, by which the best answer to each prompt is kept alone (best of n).
 
     Returns:
         How many answers were written.
@@ -69,6 +88,8 @@ def sample_file(model: Path, prompts: Path, out: Path, *, sampling: Sampling, an
     ]
     with progress("sample", len(requests) * answers) as advance:
         groups = ModelSampler(loaded, words, machine, progress=advance).sample(requests, sampling)
+    if best_by is not None:
+        groups = best_answers(groups, load_scorer(best_by, machine, _text_of(best_by)))
     lines = [
         {
             "prompt": group.prompt.to_json(),

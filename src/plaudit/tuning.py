@@ -68,11 +68,17 @@ class Sampling(Section):
     temperature: float = Field(default=1.0, ge=0)
     """Logits are divided by it; 0 is greedy."""
     top_p: float = Field(default=1.0, gt=0, le=1)
-    """Draw from the likeliest tokens that hold this much probability."""
+    """Draw from the likeliest tokens that hold this much probability. A policy is then tuned among these tokens alone,
+    and so are its KL and its entropy; `kl.target` and `kl.stop` go by KL to the whole reference (`kl_whole`)."""
     max_tokens: int = Field(default=64, ge=1)
     """Longest answer, in tokens; a longer one is cut there."""
     batch: int = Field(default=256, ge=1)
     """Answers decoded side by side; a finished one makes room for the next."""
+
+    @property
+    def truncated(self) -> bool:
+        """Whether unlikely tokens are left out of what is drawn from."""
+        return self.top_p < 1 and self.temperature > 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,15 +96,20 @@ class Parts:
     clip_high: float | None = None
     drop_flat: bool = False
     pretraining: float = 0.0
-    update: Literal["gradient", "trust-region", "phasic", "soft", "imitation", "judgements"] = "gradient"
+    update: Literal["gradient", "trust-region", "phasic", "soft", "imitation", "judgements", "selection"] = "gradient"
     """Gradient steps by the objective; TRPO's one step inside a ball of KL; gradient steps with PPG's auxiliary phase;
-    soft values of all tokens, with replay; likelihood of each group's best answer; or steps on judgements, without
-    samples. No setting: other parts follow."""
+    soft values of all tokens, with replay; likelihood of each group's best answer; steps on judgements, without
+    samples; or none, and the best of several answers is chosen. No setting: other parts follow."""
 
     @property
     def groups(self) -> bool:
         """Whether an answer is compared with others to the same prompt."""
         return self.baseline in ("leave-one-out", "group") or self.normalise == "group"
+
+    @property
+    def rounds(self) -> bool:
+        """Whether it learns from answers of its own, round by round."""
+        return self.update not in ("judgements", "selection")
 
 
 PARTS = {
@@ -124,6 +135,7 @@ PARTS = {
     "sac": Parts(baseline="none", update="soft"),
     "trpo": Parts(baseline="value", normalise="batch", update="trust-region"),
     "rejection": Parts(baseline="group", reduction="tokens", update="imitation"),
+    "best-of-n": Parts(baseline="group", update="selection"),
     "dpo": Parts(baseline="none", update="judgements"),
     "reinforce++": Parts(baseline="none", to_go=True, normalise="batch", reduction="tokens"),
 }
@@ -144,6 +156,7 @@ Algorithm = Literal[
     "trpo",
     "reinforce++",
     "rejection",
+    "best-of-n",
     "dpo",
 ]
 
@@ -232,7 +245,7 @@ class Policy(Section):
     prompts_per_round: int = Field(default=32, ge=1)
     """Prompts answered in one round."""
     answers_per_prompt: int = Field(default=4, ge=1)
-    """Answers sampled for each of them (G)."""
+    """Answers sampled for each of them (G); under `best-of-n`, those of which the evaluation keeps the best."""
     minibatch: int | None = Field(default=None, ge=1)
     """Answers in one optimiser step; nothing means all of a round."""
     epochs: int = Field(default=1, ge=1)
@@ -363,10 +376,10 @@ def _of_rounds(policy: Policy) -> Iterator[Contradiction]:
             "not that of the expected reward. Set it to sample; evaluate.decoding may be beam",
             ("policy.decoding",),
         )
-    if policy.sampling.temperature == 0 or policy.sampling.top_p < 1:
+    if policy.sampling.temperature == 0:
         yield Contradiction(
-            "policy.sampling must draw from the whole distribution: temperature above 0 and top_p 1",
-            ("policy.sampling.temperature", "policy.sampling.top_p"),
+            "policy.sampling.temperature 0 draws the same answer again and again: set it above 0",
+            ("policy.sampling.temperature",),
         )
     if policy.entropy_target is not None and not policy.entropy:
         yield Contradiction(
@@ -418,6 +431,12 @@ def _of_parts(policy: Policy, parts: Parts) -> Iterator[Contradiction]:
         yield Contradiction(
             "policy.kl.beta is sac's temperature: it must be above 0, and policy.kl.where stays reward",
             ("policy.kl.beta", "policy.kl.where", "policy.algorithm"),
+        )
+    if parts.update == "soft" and policy.sampling.top_p < 1:
+        yield Contradiction(
+            f"policy.sampling.top_p {policy.sampling.top_p:g} leaves tokens out, and sac learns what each token is "
+            "worth, those too: set it to 1",
+            ("policy.sampling.top_p", "policy.algorithm"),
         )
     if parts.update == "phasic" and (policy.critic == "shared" or parts.baseline != "value"):
         yield Contradiction(

@@ -47,9 +47,19 @@ class Rooms:
     def show_summary(self, folder: Path) -> None:
         self.calls.append(("show_summary", {"folder": folder}))
 
-    def sample_file(self, model: Path, prompts: Path, out: Path, *, sampling: Sampling, answers: int, seed: int) -> int:
+    def sample_file(
+        self,
+        model: Path,
+        prompts: Path,
+        out: Path,
+        *,
+        sampling: Sampling,
+        answers: int,
+        seed: int,
+        best_by: Path | None = None,
+    ) -> int:
         asked = {"model": model, "prompts": prompts, "out": out, "sampling": sampling, "answers": answers}
-        self.calls.append(("sample_file", asked | {"seed": seed}))
+        self.calls.append(("sample_file", asked | {"seed": seed, "best_by": best_by}))
         return 6
 
     def score_file(self, model: Path, answers: Path, out: Path) -> int:
@@ -269,10 +279,20 @@ def test_sample_takes_the_newest_model_of_a_run(rooms, tmp_path, models, options
                 "sampling": Sampling(temperature=0.5),  # so the options' defaults are the recipe's
                 "answers": 1,
                 "seed": 0,
+                "best_by": None,
             },
         )
     ]
     assert "6 answers" in result.stdout
+
+
+def test_the_best_answers_are_by_the_reward_model_of_a_run(rooms, tmp_path):
+    run, prompts = make_run(tmp_path / "run", "policy", "reward-model"), tmp_path / "prompts.txt"
+    prompts.write_text("Once")
+    result = plaudit_("sample", run, prompts, "--out", tmp_path / "o.jsonl", "--answers", 4, "--best-by", run)
+    assert result.exit_code == 0, result.output
+    ((_, asked),) = rooms.calls
+    assert (asked["model"], asked["best_by"], asked["answers"]) == (run / "policy", run / "reward-model", 4)
 
 
 def test_a_model_folder_is_taken_as_it_is(rooms, tmp_path):

@@ -11,7 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from plaudit.errors import ShapeError
-from plaudit.evaluation.best_of_n import best_of_n, best_of_n_curve, best_of_n_kl
+from plaudit.evaluation.best_of_n import best_answers, best_of_n, best_of_n_curve, best_of_n_kl
+from plaudit.records import Prompt
+from plaudit.scorers import FunctionScorer
+from plaudit.scorers.seam import group_of_texts
 
 SCORES = st.lists(st.integers(-3, 3), min_size=1, max_size=6)
 
@@ -74,3 +77,15 @@ def test_the_curve():
     assert best_of_n_curve([[1.0], [1.0, 2.0]]) == []
     assert best_of_n_curve([]) == []
     assert "gold" not in best_of_n_curve([[1.0, 2.0]])[0]
+
+
+def test_the_best_answer_of_each_group_is_kept():
+    prompts = Prompt(text="a", id="a"), Prompt(text="b", id="b")
+    groups = [
+        group_of_texts(prompts[0], [("x", True), ("xxx", False), ("yyy", True)]),
+        group_of_texts(prompts[1], [("z", True)]),
+    ]
+    best = best_answers(groups, FunctionScorer(lambda prompt, answer: len(answer)))
+    assert [[answer.text for answer in group.answers] for group in best] == [["xxx"], ["z"]]  # the first of equals
+    assert best[0].answers[0] is groups[0].answers[1]
+    assert [group.prompt for group in best] == list(prompts)

@@ -18,6 +18,7 @@ from plaudit.models.network import LanguageNetwork
 from plaudit.recipe import Evaluate, Recipe, Sampling, Text
 from plaudit.records import Prompt
 from plaudit.scorers import FunctionScorer
+from plaudit.seeds import derive
 from plaudit.testing.tiny import tiny_model, tiny_tokenizer
 from plaudit.text import Words
 
@@ -74,6 +75,39 @@ def test_a_model_against_itself_is_a_tie(tmp_path):
     assert found["reward_win_rate_of_before_against_itself"] != 0.5  # other seeds: another sample
     assert found["kl_nats"] == pytest.approx(0, abs=1e-4)
     assert found["distinct_2_before"] == found["distinct_2_after"]
+
+
+def test_best_of_n_is_the_best_of_fresh_answers(tmp_path):
+    """Of the same model on both sides; 200 prompts, so that the win rate is near n / (n + 1)."""
+    prompts = [Prompt(text=f"so {i}", id=f"p{i}") for i in range(200)]
+    value = FunctionScorer(lambda prompt, answer: hash_of(prompt.id, answer))
+    settings = recipe().model_dump(mode="json") | {"collect": {}, "sft": {}, "language": {}, "reward": {}}
+    settings["policy"] = {"algorithm": "best-of-n", "answers_per_prompt": 4}
+    found = compare(
+        tmp_path,
+        before=tiny_model(),
+        after=tiny_model(),
+        words=WORDS,
+        machine=CPU,
+        prompts=prompts,
+        environment=OneTurn(value),
+        world=None,
+        recipe=Recipe.model_validate(settings),
+    )
+    lines = [json.loads(line) for line in (tmp_path / "evaluation.jsonl").read_text().split("\n")[:-1]]
+    assert len(lines) == 200
+    assert found["best_of"] == 4
+    assert found["kl_nats"] == pytest.approx(math.log(4) - 3 / 4)
+    assert abs(found["reward_win_rate"] - 4 / 5) < 3.5 * math.sqrt(0.8 * 0.2 / 200)
+    # the highest of 4 uniform numbers is 4 / 5 on average, with a standard deviation of 0.163
+    assert abs(found["reward_after"] - 4 / 5) < 3.5 * 0.163 / math.sqrt(200)
+    # the answer of before is not among the four, or they could not lose to it
+    assert any(line["before"]["reward"] > line["after"]["reward"] for line in lines)
+
+
+def hash_of(*words):
+    """A number in [0, 1) that belongs to these words."""
+    return derive(0, *words) / 2**63
 
 
 @pytest.mark.parametrize("decoding", ["greedy", "beam"])

@@ -6,13 +6,16 @@ import pytest
 import torch
 from torch import nn
 
-from plaudit.batch import Needs, pack
+from plaudit.batch import Needs, Support, pack
 from plaudit.errors import ModelError
 from plaudit.models import logprobs
+from plaudit.models.load import Machine
 from plaudit.models.logprobs import logits_of, token_logps
 from plaudit.models.network import LanguageNetwork
 from plaudit.models.packed import body_of, own_attention
 from plaudit.testing.tiny import tiny_model
+from plaudit.training.learner import forward
+from plaudit.training.objectives import TextBatch
 
 TEXTS: list[tuple[tuple[int, ...], list[tuple[int, ...]]]] = [
     ((3, 4, 5), [(6, 7), (), (9, 10, 11, 12)]),
@@ -41,18 +44,87 @@ def test_outputs_are_the_softmax_of_the_models_own_logits(kind):
                 row += 1
 
 
+SUPPORTS: list[list[tuple[int, ...]]] = [
+    [(6, 7), (7, 30, 40)],
+    [],
+    [(9,), (1, 10), (11, 2, 3, 4), tuple(range(46))],
+    [(14, 2), (15, 0), (2, 20)],
+]
+"""For each answer of TEXTS the tokens that could have come at each of its tokens."""
+
+
+def limited(order=(0, 1, 2, 3), beside=()):
+    """The answers of TEXTS in an order of their own, prompts apart, and others beside them, in one tree."""
+    prompts = [TEXTS[0][0]] * 3 + [TEXTS[1][0]]
+    answers = [answer for _, given in TEXTS for answer in given]
+    texts = [(prompts[i], [answers[i]]) for i in order] + [((5,), [answer]) for answer in beside]
+    supports = [own for i in order for own in SUPPORTS[i]] + [(token,) for answer in beside for token in answer]
+    return pack(texts, support=Support.of(supports))
+
+
+@pytest.mark.parametrize("kind", ["llama", "gemma2", "bloom", "plaudit-lstm"])
+@torch.no_grad()
+def test_on_a_support_outputs_are_the_softmax_of_its_logits(kind):
+    model = tiny_model(kind)
+    tree = limited()
+    outputs = LanguageNetwork(model, temperature=0.7).outputs(tree, Needs(logp=True, entropy=True, distribution=True))
+    with own_attention(model):
+        for row, (length, place) in enumerate(zip(tree.lengths, tree.prompt_starts(), strict=True)):
+            end = place + tree.prompt_lengths[row] + length
+            logits_TV = model(input_ids=tree.token_N[None, place:end]).logits[0, tree.prompt_lengths[row] - 1 : -1]
+            for t, support in enumerate(SUPPORTS[row]):
+                logp_K = (logits_TV[t, list(support)] / 0.7).log_softmax(-1)
+                logp = logp_K[support.index(int(tree.token_BT()[row, t]))]
+                torch.testing.assert_close(outputs.logp_BT[row, t], logp, rtol=0, atol=1e-5)
+                entropy = -(logp_K.exp() * logp_K).sum()
+                torch.testing.assert_close(outputs.entropy_BT[row, t], entropy, rtol=0, atol=1e-5)
+                whole_V = outputs.distribution_BTV[row, t]
+                torch.testing.assert_close(whole_V[list(support)], logp_K, rtol=0, atol=1e-5)
+                assert float(whole_V.exp().sum()) == pytest.approx(1, abs=1e-5)
+                assert int((whole_V.exp() > 0).sum()) == len(support)
+
+
+def test_on_a_support_neither_order_nor_padding_nor_pieces_matter():
+    network = LanguageNetwork(tiny_model(), temperature=0.7)
+    machine = Machine(device=torch.device("cpu"), bf16=False)
+    needs = Needs(logp=True, entropy=True, distribution=True)
+
+    def said(tree, micro_tokens):
+        return forward(network, TextBatch(tree=tree), needs, machine=machine, micro_tokens=micro_tokens)
+
+    alone = said(limited(), 999)
+    mask_BT = limited().mask_BT()
+    turned = (2, 0, 3, 1)
+    for found, rows in (
+        (said(limited(), 1), range(4)),
+        (said(limited(turned), 999), [turned.index(i) for i in range(4)]),
+        (said(limited(beside=[(9,) * 17]), 999), range(4)),
+    ):
+        for mine, other in (
+            (alone.logp_BT, found.logp_BT),
+            (alone.entropy_BT, found.entropy_BT),
+            (alone.distribution_BTV, found.distribution_BTV),
+        ):
+            torch.testing.assert_close(other[list(rows), : mask_BT.shape[1]][mask_BT], mine[mask_BT])
+
+
+@pytest.mark.parametrize("support", [None, Support.of([(0, 1, 2), (3,), *[tuple(range(11))] * 4, (0, 10)])])
 @pytest.mark.parametrize("entropy", [False, True])
-def test_chunks_change_neither_values_nor_gradients(monkeypatch, entropy):
+def test_chunks_change_neither_values_nor_gradients(monkeypatch, entropy, support):
     head = nn.Linear(8, 11, bias=False)
     generator = torch.Generator().manual_seed(0)
     hidden_MD, token_M = torch.randn(7, 8, generator=generator), torch.randint(0, 11, (7,), generator=generator)
+    if support is not None:
+        token_M[[0, 1, 6]] = torch.tensor([2, 3, 10])
     weight_M = torch.randn(7, generator=generator)
     found = []
     for size in (2**24, 22, 1):  # all at once; two tokens at a time; one
         monkeypatch.setattr(logprobs, "CHUNK", size)
         hidden = hidden_MD.clone().requires_grad_()
         head.weight.grad = None
-        logp_M, entropy_M = token_logps(head, hidden, token_M, temperature=0.7, vocabulary=11, entropy=entropy)
+        logp_M, entropy_M = token_logps(
+            head, hidden, token_M, temperature=0.7, vocabulary=11, entropy=entropy, support=support
+        )
         total = (logp_M * weight_M).sum()
         if entropy:
             assert entropy_M is not None

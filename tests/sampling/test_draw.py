@@ -20,20 +20,20 @@ P = torch.tensor([[0.15, 0.5, 0.05, 0.3]])
     [(0.0, 0), (0.1499, 0), (0.1501, 1), (0.6499, 1), (0.6501, 2), (0.6999, 2), (0.7001, 3), (0.99999994, 3)],
 )
 def test_a_uniform_number_falls_into_its_token(uniform, token):
-    token_S, logp_S = draw(P.log(), torch.tensor([uniform]), temperature=1.0)
+    token_S, logp_S, _ = draw(P.log(), torch.tensor([uniform]), temperature=1.0)
     assert token_S.tolist() == [token]
     assert float(logp_S) == pytest.approx(math.log(P[0, token]), abs=1e-6)
 
 
 def test_temperature_divides_the_logits():
     # p^2 / sum p^2: .0225 .25 .0025 .09 of .365
-    token_S, logp_S = draw(P.log(), torch.tensor([0.5]), temperature=0.5)
+    token_S, logp_S, _ = draw(P.log(), torch.tensor([0.5]), temperature=0.5)
     assert token_S.tolist() == [1]
     assert float(logp_S) == pytest.approx(math.log(0.25 / 0.365), abs=1e-6)
 
 
 def test_temperature_0_takes_the_likeliest_and_says_its_own_probability():
-    token_S, logp_S = draw(P.log(), torch.tensor([0.99]), temperature=0)
+    token_S, logp_S, _ = draw(P.log(), torch.tensor([0.99]), temperature=0)
     assert token_S.tolist() == [1]
     assert float(logp_S) == pytest.approx(math.log(0.5), abs=1e-6)
 
@@ -56,7 +56,7 @@ def test_top_p_renormalises_what_it_keeps(top_p, kept):
     assert all(kept[token] > 0 for token in tokens)
     for token in set(tokens):
         uniform = torch.tensor([sum(kept[:token]) + kept[token] / 2])
-        found, logp = draw(P.log(), uniform, temperature=1.0, top_p=top_p)
+        found, logp, _ = draw(P.log(), uniform, temperature=1.0, top_p=top_p)
         assert int(found) == token
         assert float(logp) == pytest.approx(math.log(kept[token]), abs=1e-6)
 
@@ -65,7 +65,7 @@ def test_top_p_renormalises_what_it_keeps(top_p, kept):
 @quick
 def test_a_token_is_drawn_that_can_come(logits, uniform):
     logits_SV = torch.tensor([[*logits, -torch.inf]])
-    token_S, logp_S = draw(logits_SV, torch.tensor([uniform]), temperature=0.7)
+    token_S, logp_S, _ = draw(logits_SV, torch.tensor([uniform]), temperature=0.7)
     assert torch.isfinite(logp_S).all()
     torch.testing.assert_close(logp_S, (logits_SV / 0.7).log_softmax(-1)[:, token_S[0]])
 
@@ -82,8 +82,8 @@ def test_uniform_numbers_belong_to_their_seed():
 def test_rows_do_not_mix():
     logits_SV = torch.stack([P[0].log(), P[0].flip(0).log()])
     uniform_S = torch.tensor([0.2, 0.2])
-    token_S, logp_S = draw(logits_SV, uniform_S, temperature=1.0)
+    token_S, logp_S, _ = draw(logits_SV, uniform_S, temperature=1.0)
     for row in range(2):
-        alone, logp = draw(logits_SV[row : row + 1], uniform_S[row : row + 1], temperature=1.0)
+        alone, logp, _ = draw(logits_SV[row : row + 1], uniform_S[row : row + 1], temperature=1.0)
         assert (int(alone), float(logp)) == (int(token_S[row]), float(logp_S[row]))
     assert token_S.tolist() == [1, 0]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from itertools import product
 
@@ -53,7 +54,7 @@ def by_hand(model, words, context, seed, sampling):
         while len(tokens) < sampling.max_tokens:
             logits_V = model(input_ids=torch.tensor([[*context, *tokens]])).logits[:, -1]
             here = uniform[len(tokens)][None]
-            token, logp = draw(logits_V, here, temperature=sampling.temperature, top_p=sampling.top_p)
+            token, logp, _ = draw(logits_V, here, temperature=sampling.temperature, top_p=sampling.top_p)
             tokens.append(int(token))
             logps.append(float(logp))
             if tokens[-1] in words.stop_ids:
@@ -175,6 +176,46 @@ def test_top_p_says_the_probability_on_what_it_keeps():
             tokens, logps, _ = by_hand(model, words, request.context_ids, seed, sampling)
             assert list(answer.token_ids) == tokens
             assert answer.logps == pytest.approx(logps, abs=1e-5)
+            assert answer.support is None  # nobody asked
+
+
+@pytest.mark.parametrize("kind", ["llama", "bloom", "plaudit-lstm"])
+@torch.no_grad()
+def test_supports_are_the_smallest_sets_of_likeliest_tokens(kind):
+    """Where they are asked for, beside requests that do not ask; packed and on Transformers' own loop."""
+    model = tiny_model(kind)
+    words = words_for(model)
+    sampling = Sampling(top_p=0.8, temperature=0.7, max_tokens=7, batch=5)
+    asked = requests_for(words)
+    requests = [dataclasses.replace(request, support=r != 1) for r, request in enumerate(asked)]
+    groups = ModelSampler(model, words, CPU).sample(requests, sampling)
+    assert all(answer.support is None for answer in groups[1].answers)
+    sizes = set()
+    for r, group in enumerate(groups):
+        for answer in group.answers if r != 1 else ():
+            assert answer.support is not None
+            tokens = [*group.context_ids, *answer.token_ids]
+            with own_attention(model):
+                logits_TV = model(input_ids=torch.tensor([tokens])).logits[0, len(group.context_ids) - 1 : -1]
+            probability_TV = (logits_TV / 0.7).softmax(-1)
+            for t, (token, support) in enumerate(zip(answer.token_ids, answer.support, strict=True)):
+                assert token in support
+                own = probability_TV[t, list(support)]
+                assert float(own.sum()) >= 0.8 - 1e-5
+                assert float(own.sum() - own.min()) < 0.8 + 1e-5  # without the least likely one it is not enough
+                assert int((probability_TV[t] > own.min() + 1e-6).sum()) < len(support)
+                assert answer.logps[t] == pytest.approx(float((probability_TV[t, token] / own.sum()).log()), abs=1e-5)
+                sizes.add(len(support))
+    assert len(sizes) > 3
+
+
+@pytest.mark.parametrize("changes", [{}, {"top_p": 0.5, "temperature": 0.0}])
+def test_where_nothing_is_left_out_there_is_no_support(changes):
+    model = tiny_model()
+    words = words_for(model)
+    requests = [dataclasses.replace(request, support=True) for request in requests_for(words, answers=1)]
+    groups = ModelSampler(model, words, CPU).sample(requests, Sampling(max_tokens=3, **changes))
+    assert all(answer.support is None for group in groups for answer in group.answers)
 
 
 def test_every_stop_token_stops_and_the_budget_cuts():

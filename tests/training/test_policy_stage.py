@@ -11,9 +11,9 @@ from typing import get_args
 import pytest
 import torch
 
-from plaudit.batch import pack
+from plaudit.batch import Needs, pack
 from plaudit.environments import OneTurn
-from plaudit.errors import NumberError, RecordError
+from plaudit.errors import NumberError, RecipeError, RecordError
 from plaudit.models.load import Machine, adapted
 from plaudit.models.network import Critic, LanguageNetwork, TwinQ, new_head
 from plaudit.models.packed import body_of
@@ -28,7 +28,7 @@ from plaudit.training.algorithms import best_of_groups, estimated, kept, loss_of
 from plaudit.training.learner import ModelLearner
 from plaudit.training.objectives import TextBatch
 from plaudit.training.policy_stage import PolicyStage, train_policy
-from plaudit.training.rollouts import Reference, Rollout
+from plaudit.training.rollouts import Reference, Rollout, sampled
 from plaudit.tuning import PARTS, Algorithm, parts_of
 
 CPU = Machine(device=torch.device("cpu"), bf16=False)
@@ -37,7 +37,9 @@ PROMPTS = [Prompt(text=text, id=text) for text in ("a", "be", "see", "d", "ewe",
 EARLY = FunctionScorer(lambda prompt, answer: statistics.fmean([c in "abcdefgh" for c in answer] or [0.0]))
 """Share of an answer's letters that come early in the alphabet."""
 
-SAMPLING = [name for name, parts in PARTS.items() if parts.update != "judgements"]
+TOP_P = Sampling(max_tokens=6, temperature=0.9, top_p=0.9)
+
+SAMPLING = [name for name, parts in PARTS.items() if parts.rounds]
 """The algorithms that learn from answers of their own."""
 
 
@@ -130,8 +132,16 @@ class Stage:
             for name in ("constant", "running", "prompt", "greedy", "fresh")
         ),
         {"algorithm": "rloo", "curriculum": True},
+        *({"algorithm": name, "sampling": TOP_P} for name in ("ppo", "rloo", "grpo", "gspo", "ppg", "rejection")),
+        {"algorithm": "trpo", "trust": {"bound": 0.3}, "sampling": TOP_P},
+        {"algorithm": "dr-grpo", "kl": Kl(beta=0.01, estimator="full"), "sampling": TOP_P},
+        {"algorithm": "rloo", "objective": "weighted", "epochs": 2, "minibatch": 16, "sampling": TOP_P},
     ],
-    ids=lambda changes: "-".join(str(value) for value in changes.values() if isinstance(value, str)),
+    ids=lambda changes: "-".join(
+        value if isinstance(value, str) else "top-p"
+        for value in changes.values()
+        if value is TOP_P or isinstance(value, str)
+    ),
 )
 def test_it_learns_what_is_rewarded(tmp_path, changes):
     steps = 20 if "trust" in changes else 10 if "epochs" in changes else 14
@@ -141,7 +151,7 @@ def test_it_learns_what_is_rewarded(tmp_path, changes):
     assert rewards[0] < 0.35
     assert statistics.fmean(rewards[-3:]) > 0.7
     assert metrics[0]["kl"] == pytest.approx(0, abs=1e-4)  # before the first step it is its reference
-    assert metrics[-1]["kl"] > 0.5
+    assert metrics[-1].get("kl_whole", metrics[-1]["kl"]) > 0.5
 
 
 def test_soft_actor_critic_learns_what_is_rewarded(tmp_path):
@@ -200,8 +210,17 @@ class Falls:
         ({"algorithm": "sac", "soft": {"replay": 3, "updates": 2}, "kl": Kl(beta=0.1, target=0.5, horizon=40)}, None),
         ({"algorithm": "reinforce", "baseline": "running", "kl": Kl(beta=0.1, target=0.5, horizon=40)}, None),
         ({"algorithm": "trpo", "curriculum": True, "kl": Kl(beta=0.1, target=0.5, horizon=40)}, None),
+        (
+            {
+                "algorithm": "ppg",
+                "auxiliary": {"every": 3},
+                "kl": Kl(beta=0.1, target=9, horizon=40),
+                "sampling": Sampling(top_p=0.8, max_tokens=6),
+            },
+            None,
+        ),
     ],
-    ids=["ppo", "rloo-adapter", "ppg", "sac", "running-mean", "trpo-curriculum"],
+    ids=["ppo", "rloo-adapter", "ppg", "sac", "running-mean", "trpo-curriculum", "ppg-top-p"],
 )
 def test_interrupted_it_ends_with_the_same_bits(tmp_path, changes, adapter):
     """Weights, metrics and samples; the adaptive price of KL among them."""
@@ -237,6 +256,22 @@ def test_too_far_from_the_reference_it_ends(tmp_path):
     assert all(line["kl"] <= 0.05 for line in metrics[:-1])
     again = Stage(tmp_path / "one", settings, save_every=1).go()  # from the checkpoint after its last round
     assert again.metrics() == metrics
+
+
+def test_with_top_p_the_way_gone_is_measured_among_all_tokens(tmp_path):
+    """Nuclei shrink to the one token that is rewarded, where KL among them is 0; stopping goes by the real one."""
+    settings = settings_of(algorithm="rloo", steps=14, answers_per_prompt=8, sampling=TOP_P)
+    metrics = Stage(tmp_path / "free", settings).go().metrics()
+    assert metrics[0]["kl"] == pytest.approx(0, abs=1e-4)
+    assert 0 < metrics[0]["kl_whole"] < -6 * math.log(0.9)  # at most what the nuclei of 6 tokens leave out
+    assert metrics[-1]["kl"] < 0.5
+    assert metrics[-1]["kl_whole"] > 10
+    stop = settings.model_copy(update={"kl": Kl(beta=0.01, stop=10)})
+    stopped = Stage(tmp_path / "stopped", stop).go().metrics()
+    assert stopped == metrics[: len(stopped)]
+    assert len(stopped) < len(metrics)
+    assert stopped[-1]["kl_whole"] > 10
+    assert stopped[-1]["kl"] < 10
 
 
 # --- what it says of a round ----------------------------------------------------------------------------------------
@@ -324,6 +359,51 @@ def test_sampler_and_learner_must_agree(tmp_path):
         NumberError, match=r"the learner's log-probabilities differ from the sampler's \(KL [\d.]+ nats"
     ):
         stage.go()
+
+
+@pytest.mark.parametrize("adapter", [None, Adapter(rank=2)], ids=["whole", "adapter"])
+def test_on_its_support_the_first_ratio_is_1_and_the_first_kl_0(tmp_path, monkeypatch, adapter):
+    """With top_p 0.8; over the whole vocabulary the same tokens have ratios of about the mass of their nuclei."""
+    sampling = Sampling(max_tokens=6, temperature=0.9, top_p=0.8)
+    stage = Stage(tmp_path, settings_of(algorithm="rloo", steps=1, minibatch=8, sampling=sampling), adapter=adapter)
+    seen = []
+    step = stage.learner.step
+
+    def watching(*parts):
+        batch = parts[0].batch
+        found = [stage.learner.forward(batch, Needs(logp=True, entropy=True, distribution=True))]
+        whole = dataclasses.replace(batch, tree=dataclasses.replace(batch.tree, support=None))
+        found.append(stage.learner.forward(whole, Needs(logp=True)))
+        seen.append((batch, *found))
+        return step(*parts)
+
+    monkeypatch.setattr(stage.learner, "step", watching)
+    stage.go()
+    batch, on_support, on_all = seen[0]
+    mask_BT = batch.tree.mask_BT()
+    assert batch.tree.support is not None
+    torch.testing.assert_close(on_support.logp_BT, batch.old_logp_BT, rtol=0, atol=1e-5)
+    assert torch.equal(on_support.logp_BT, batch.ref_logp_BT)  # the policy is its reference, bit for bit
+    mass_BT = (on_all.logp_BT - batch.old_logp_BT).exp()[mask_BT]
+    assert float(mass_BT.min()) > 0.8 - 1e-5
+    assert float(mass_BT.mean()) < 0.95
+    # entropies too are of the policy that was drawn from
+    logp_BTV = on_support.distribution_BTV
+    entropy_BT = -(logp_BTV.exp() * logp_BTV).sum(-1)
+    torch.testing.assert_close(on_support.entropy_BT[mask_BT], entropy_BT[mask_BT])
+    assert len(seen) == 2  # the second minibatch has moved, and is still on its support
+    ratio_BT = (seen[1][1].logp_BT - seen[1][0].old_logp_BT).exp()[seen[1][0].tree.mask_BT()]
+    assert float((ratio_BT - 1).abs().max()) > 1e-4
+
+
+def test_a_sampler_must_say_what_it_left_out(tmp_path):
+    class Silent(ModelSampler):
+        def sample(self, requests, sampling):
+            return super().sample([dataclasses.replace(request, support=False) for request in requests], sampling)
+
+    stage = Stage(tmp_path, settings_of(sampling=TOP_P))
+    with pytest.raises(RecipeError, match=r"top_p 0.9 leaves tokens out, and Silent does not say which"):
+        sampled(Silent(stage.network.model, WORDS, CPU), WORDS, PROMPTS, stage.settings, 0, "answer", answers=2)
 
 
 def test_a_round_needs_its_prompts(tmp_path):

@@ -55,6 +55,15 @@ def sample(
     max_tokens: Annotated[int, typer.Option(min=1, help="Longest answer, in tokens.")] = 64,
     batch: Annotated[int, typer.Option(min=1, help="Answers decoded side by side.")] = 256,
     seed: Annotated[int, typer.Option(min=0, help="Same seed, same answers.")] = 0,
+    best_by: Annotated[
+        Path | None,
+        typer.Option(
+            "--best-by",
+            metavar="RUN_OR_MODEL",
+            help="A reward model: keep only the answer to each prompt that it likes best.",
+            show_default=False,
+        ),
+    ] = None,
     stage: ModelName = None,
 ) -> None:
     """Answer the prompts of a file."""
@@ -63,10 +72,11 @@ def sample(
     chosen = {"temperature": temperature, "top_p": top_p, "max_tokens": max_tokens, "batch": batch}
     sampling = recipe_from({"evaluate": {"sampling": chosen}, "world": {}}, where="options").evaluate.sampling
     folder = model_in(model, *((stage,) if stage else LANGUAGE_MODELS))
+    judge = None if best_by is None else model_in(best_by, *REWARD_MODELS)
 
     from plaudit import tasks
 
-    count = tasks.sample_file(folder, prompts, out, sampling=sampling, answers=answers, seed=seed)
+    count = tasks.sample_file(folder, prompts, out, sampling=sampling, answers=answers, seed=seed, best_by=judge)
     typer.echo(f"{out}: {count} answers by {folder}")
 
 

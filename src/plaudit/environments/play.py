@@ -129,6 +129,7 @@ def _next_request(episode: Episode, reply: str, words: Words) -> Request:
         prompt=words.gone_on(episode.prompt, answer.text, reply),
         context_ids=words.reply_ids(episode.context_ids, answer.token_ids, reply),
         seeds=(derive(episode.seed, "turn", len(episode.answers)),),
+        support=answer.support is not None,
     )
 
 

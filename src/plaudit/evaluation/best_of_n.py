@@ -2,14 +2,29 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import statistics
 from collections.abc import Sequence
 from typing import Any
 
 from plaudit.errors import ShapeError
+from plaudit.records import Group
+from plaudit.scorers import Scorer
 
-__all__ = ["best_of_n", "best_of_n_curve", "best_of_n_kl"]
+__all__ = ["best_answers", "best_of_n", "best_of_n_curve", "best_of_n_kl"]
+
+
+def best_answers(groups: Sequence[Group], scorer: Scorer) -> list[Group]:
+    """Each group with that answer alone which scores highest, the first of those that are equal.
+
+    Raises:
+        NumberError: a score is not finite.
+    """
+    scores = scorer.score(groups)
+    scores.check(groups)
+    best = [max(range(len(row)), key=row.__getitem__) for row in scores.value_PG]
+    return [dataclasses.replace(group, answers=(group.answers[k],)) for group, k in zip(groups, best, strict=True)]
 
 
 def best_of_n(scores: Sequence[float], values: Sequence[float], n: int) -> float:

@@ -12,7 +12,8 @@ from typing import Any
 import torch
 
 from plaudit.batch import Needs, pack
-from plaudit.environments import Environment, Played, play
+from plaudit.environments import Environment, OneTurn, Played, play
+from plaudit.evaluation.best_of_n import best_answers, best_of_n_kl
 from plaudit.evaluation.decoding import answer_prompts, sampling_of
 from plaudit.evaluation.measures import bleu, distinct_2, gain_in_sd, win_rate
 from plaudit.models.load import Machine
@@ -26,6 +27,7 @@ from plaudit.seeds import derive
 from plaudit.text import Words
 from plaudit.training.learner import forward
 from plaudit.training.objectives import TextBatch
+from plaudit.tuning import parts_of
 from plaudit.worlds.reviews import ReviewWorld
 
 __all__ = ["compare", "mean_kl"]
@@ -46,6 +48,9 @@ def compare(
 ) -> dict[str, Any]:
     """Answer the prompts with both models, the same seeds on both sides, and say who wins.
 
+    Under `best-of-n` the tuned model answers each prompt several times, with seeds of its own, and its best answer by
+    the scorer counts. `kl_nats` is then the bound log n - (n - 1) / n (`best_of_n_kl`).
+
     Writes `evaluation.jsonl`, one line a prompt, and `evaluation.json`, the numbers.
 
     Args:
@@ -56,11 +61,16 @@ def compare(
         world: gives the hidden taste, if there is one.
         turns: answers in an episode, at most.
     """
-    settings, seed = recipe.evaluate, derive(recipe.seed, "evaluate")
-    sides = {
-        "before": answer_prompts(before, words, machine, prompts, settings, seed=seed, title="before"),
-        "after": answer_prompts(after, words, machine, prompts, settings, seed=seed, title="after"),
-    }
+    settings, seed, policy = recipe.evaluate, derive(recipe.seed, "evaluate"), recipe.policy
+    choices = policy.answers_per_prompt if policy is not None and parts_of(policy).update == "selection" else 1
+    sides = {"before": answer_prompts(before, words, machine, prompts, settings, seed=seed, title="before")}
+    if choices > 1:
+        assert isinstance(environment, OneTurn), "a recipe with a policy that is chosen by a reward has scorers"
+        own = derive(seed, "best")  # were the answer of before among them, the best could never lose to it
+        drawn = answer_prompts(after, words, machine, prompts, settings, seed=own, title="after", answers=choices)
+        sides["after"] = best_answers(drawn, environment.scorer)
+    else:
+        sides["after"] = answer_prompts(after, words, machine, prompts, settings, seed=seed, title="after")
     if settings.decoding == "sample":
         again = derive(seed, "again")
         sides["again"] = answer_prompts(before, words, machine, prompts, settings, seed=again, title="before again")
@@ -88,11 +98,13 @@ def compare(
     if len(references) == len(prompts):
         for side in ("before", "after"):
             found[f"bleu_{side}"] = bleu([group.answers[0].text for group in sides[side]], references)
-    policy = recipe.policy
-    sampling = policy.sampling if policy is not None else settings.sampling
-    found["kl_nats"] = mean_kl(
-        after, before, words, machine, prompts, sampling, seed=derive(seed, "kl"), micro_tokens=recipe.micro_tokens
-    )
+    if choices > 1:
+        found |= {"best_of": choices, "kl_nats": best_of_n_kl(choices)}
+    else:
+        sampling = policy.sampling if policy is not None else settings.sampling
+        found["kl_nats"] = mean_kl(
+            after, before, words, machine, prompts, sampling, seed=derive(seed, "kl"), micro_tokens=recipe.micro_tokens
+        )
     _write_lines(folder / "evaluation.jsonl", sides, texts, rewards, golds)
     write_json(folder / "evaluation.json", {k: v for k, v in found.items() if v is not None})
     return found

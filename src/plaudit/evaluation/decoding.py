@@ -20,15 +20,24 @@ __all__ = ["answer_prompts", "sampling_of"]
 
 
 def answer_prompts(
-    model: Any, words: Words, machine: Machine, prompts: Sequence[Prompt], settings: Evaluate, *, seed: int, title: str
+    model: Any,
+    words: Words,
+    machine: Machine,
+    prompts: Sequence[Prompt],
+    settings: Evaluate,
+    *,
+    seed: int,
+    title: str,
+    answers: int = 1,
 ) -> list[Group]:
-    """One answer to each prompt, decoded as the settings say.
+    """Answers to each prompt, decoded as the settings say.
 
     Args:
         seed: two models that are compared get the same.
         title: of the progress bar.
+        answers: to each prompt; a beam search finds one.
     """
-    with progress(title, len(prompts)) as advance:
+    with progress(title, len(prompts) * answers) as advance:
         if settings.decoding == "beam":
             groups = []
             for prompt in prompts:
@@ -36,7 +45,11 @@ def answer_prompts(
                 advance(1)
             return groups
         requests = [
-            Request(prompt=prompt, context_ids=words.prompt_ids(prompt), seeds=(derive(seed, prompt.id),))
+            Request(
+                prompt=prompt,
+                context_ids=words.prompt_ids(prompt),
+                seeds=(derive(seed, prompt.id), *(derive(seed, prompt.id, k) for k in range(1, answers))),
+            )
             for prompt in prompts
         ]
         return ModelSampler(model, words, machine, progress=advance).sample(requests, sampling_of(settings))

@@ -50,7 +50,7 @@ def policy_stage(ground: Ground) -> None:
         model = adapted(ground.language_model(ground.tuned()), recipe.model.adapter, seed=seed)
         if by_judgements:
             _prefer(ground, model, words)
-        else:
+        elif parts_of(settings).rounds:
             _climb(ground, model, words, seed)
         save_model(model, ground.folder / "policy", words.tokenizer)
 

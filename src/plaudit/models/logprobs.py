@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
+from plaudit.batch import Support
 from plaudit.errors import ModelError
 from plaudit.losses.policy import entropy as entropy_of
 from plaudit.models.packed import bare, body_of, choose_road, own_attention
@@ -66,17 +67,31 @@ def token_logps(
     temperature: float,
     vocabulary: int,
     entropy: bool = False,
+    support: Support | None = None,
 ) -> tuple[Tensor, Tensor | None]:
     """Log-probability of each token under softmax(logits / temperature), and the entropy of that distribution.
+
+    Args:
+        logits: from hidden states to logits.
+        hidden_MD: [M, D] the states that say the tokens.
+        token_M: int64 [M].
+        temperature: divides the logits.
+        vocabulary: V, by which the work is cut into chunks.
+        entropy: whether it is asked for.
+        support: the tokens that each softmax goes over; all when not given.
 
     Returns:
         [M] nats and, if asked for, [M] nats; gradient flows into both.
     """
     size = max(1, CHUNK // vocabulary)
-    pieces = list(zip(hidden_MD.split(size), token_M.split(size), strict=True))
+    hidden, token = hidden_MD.split(size), token_M.split(size)
+    supports = [None] * len(hidden) if support is None else support.split(size)
+    pieces = list(zip(hidden, token, supports, strict=True))
 
-    def piece(hidden: Tensor, token: Tensor) -> tuple[Tensor, Tensor]:
+    def piece(hidden: Tensor, token: Tensor, support: Support | None) -> tuple[Tensor, Tensor]:
         scaled_MV = logits(hidden).float() / temperature
+        if support is not None:
+            scaled_MV = support.limit(scaled_MV)
         if not entropy:
             logp_M = -F.cross_entropy(scaled_MV, token, reduction="none")
             return logp_M, logp_M
@@ -84,10 +99,7 @@ def token_logps(
         return logp_MV.gather(1, token[:, None]).squeeze(1), entropy_of(logp_MV)
 
     recompute = torch.is_grad_enabled() and len(pieces) > 1
-    done = [
-        checkpoint(piece, hidden, token, use_reentrant=False) if recompute else piece(hidden, token)
-        for hidden, token in pieces
-    ]
+    done = [checkpoint(piece, *one, use_reentrant=False) if recompute else piece(*one) for one in pieces]
     if not done:
         return hidden_MD.new_zeros(0), hidden_MD.new_zeros(0) if entropy else None
     return torch.cat([logp for logp, _ in done]), torch.cat([ent for _, ent in done]) if entropy else None

@@ -171,13 +171,14 @@ class LanguageNetwork(Network):
                 temperature=self.temperature,
                 vocabulary=self.model.config.get_text_config().vocab_size,
                 entropy=needs.entropy,
+                support=tree.support,
             )
             logp_BT = _spread(logp_M, mask_BT)
             entropy_BT = None if entropy_M is None else _spread(entropy_M, mask_BT)
         if needs.distribution:
             assert hidden_ND is not None
             source_BT = tree.source_BT()  # after an answer's end, that of the row's first token: nobody reads it
-            distribution_BTV = (self._logits(hidden_ND[source_BT]).float() / self.temperature).log_softmax(-1)
+            distribution_BTV = tree.logps_BTV(self._logits(hidden_ND[source_BT]).float() / self.temperature)
         if needs.value:
             assert self.critic is not None, "values were asked of a network without a critic"
             value_BT = self.critic.value_BT(tree, hidden_ND)

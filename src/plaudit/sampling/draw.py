@@ -5,11 +5,24 @@ Shape letters:  S answers in flight   V vocabulary
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 import torch
 from torch import Tensor
 
-__all__ = ["draw", "keep_top", "uniforms"]
+__all__ = ["Drawn", "draw", "keep_top", "uniforms"]
+
+
+class Drawn(NamedTuple):
+    """One token for each row."""
+
+    token_S: Tensor
+    """int64 [S] its id."""
+    logp_S: Tensor
+    """[S] its log-probability in nats under the distribution drawn from."""
+    support_SV: Tensor | None
+    """bool [S, V] which tokens could have come; None where none was left out."""
 
 
 def uniforms(seed: int, count: int) -> Tensor:
@@ -18,7 +31,7 @@ def uniforms(seed: int, count: int) -> Tensor:
     return torch.from_numpy(stream.random(count, dtype=np.float32))
 
 
-def draw(logits_SV: Tensor, uniform_S: Tensor, *, temperature: float, top_p: float = 1.0) -> tuple[Tensor, Tensor]:
+def draw(logits_SV: Tensor, uniform_S: Tensor, *, temperature: float, top_p: float = 1.0) -> Drawn:
     """One token for each row, by inverting the cumulative distribution at the row's own uniform number.
 
     Args:
@@ -28,20 +41,21 @@ def draw(logits_SV: Tensor, uniform_S: Tensor, *, temperature: float, top_p: flo
         top_p: draw from the likeliest tokens that hold this much probability.
 
     Returns:
-        [S] token ids and [S] their log-probabilities in nats under the distribution drawn from (for
-        temperature 0, under the model's own at temperature 1).
+        Token ids, their log-probabilities under the distribution drawn from (for temperature 0, under the model's
+        own at temperature 1), and what top-p left to draw from.
     """
     logits_SV = logits_SV.float()
     if temperature == 0:
         token_S = logits_SV.argmax(-1)
-        return token_S, logits_SV.log_softmax(-1).gather(1, token_S[:, None]).squeeze(1)
+        return Drawn(token_S, logits_SV.log_softmax(-1).gather(1, token_S[:, None]).squeeze(1), None)
     logp_SV = (logits_SV / temperature).log_softmax(-1)
     if top_p < 1:
         logp_SV = keep_top(logp_SV, top_p)
     reach_SV = logp_SV.exp().cumsum(-1)
     level_S1 = uniform_S[:, None] * reach_SV[:, -1:]
     token_S = torch.searchsorted(reach_SV, level_S1, right=True).squeeze(1).clamp(max=reach_SV.shape[1] - 1)
-    return token_S, logp_SV.gather(1, token_S[:, None]).squeeze(1)
+    support_SV = logp_SV > float("-inf") if top_p < 1 else None
+    return Drawn(token_S, logp_SV.gather(1, token_S[:, None]).squeeze(1), support_SV)
 
 
 def keep_top(logp_SV: Tensor, top_p: float) -> Tensor:

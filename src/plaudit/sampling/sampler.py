@@ -48,6 +48,7 @@ class _Flight:
     uniform: Tensor
     tokens: list[int] = field(default_factory=list)
     logps: list[float] = field(default_factory=list)
+    support: list[tuple[int, ...]] | None = None
 
 
 class ModelSampler:
@@ -128,6 +129,7 @@ class ModelSampler:
                     context=request.context_ids,
                     budget=budget,
                     uniform=uniforms(seed, budget),
+                    support=[] if request.support and sampling.truncated else None,
                 )
 
     def _answer(self, flight: _Flight, ended: Ended) -> Answer:
@@ -137,18 +139,21 @@ class ModelSampler:
             logps=tuple(flight.logps),
             ended=ended,
             seed=flight.seed,
+            support=None if flight.support is None else tuple(flight.support),
         )
 
     def _write(self, flights: Sequence[_Flight], logits_SV: Tensor, sampling: Sampling) -> list[Ended | None]:
         """Give each answer its next token; say which of them ended thereby."""
         uniform_S = torch.stack([flight.uniform[len(flight.tokens)] for flight in flights]).to(logits_SV.device)
-        token_S, logp_S = draw(logits_SV, uniform_S, temperature=sampling.temperature, top_p=sampling.top_p)
+        token_S, logp_S, support_SV = draw(logits_SV, uniform_S, temperature=sampling.temperature, top_p=sampling.top_p)
         if not bool(torch.isfinite(logp_S).all()):
             broken = next(f for f, good in zip(flights, torch.isfinite(logp_S).tolist(), strict=True) if not good)
             raise NumberError(
                 f"the model's logits are not finite at token {len(broken.tokens)} of an answer to prompt "
                 f"{broken.name}: its weights are broken"
             )
+        if support_SV is not None:
+            _keep_support(flights, support_SV)
         ended: list[Ended | None] = []
         for flight, token, logp in zip(flights, token_S.tolist(), logp_S.tolist(), strict=True):
             flight.tokens.append(token)
@@ -207,6 +212,15 @@ class ModelSampler:
                 generate(self.model, context, max_tokens=budget, stop_ids=self.words.stop_ids, processors=[dictate])
                 yield from zip(flights, dictate.ends, strict=True)
                 self._progress(len(flights))
+
+
+def _keep_support(flights: Sequence[_Flight], support_SV: Tensor) -> None:
+    """Note which tokens could have come, where somebody wants to know."""
+    wanting = {s: flight.support for s, flight in enumerate(flights) if flight.support is not None}
+    mine_SV = support_SV[list(wanting)].cpu()
+    tokens = mine_SV.nonzero()[:, 1].split(mine_SV.sum(1).tolist())
+    for kept, own in zip(wanting.values(), tokens, strict=True):
+        kept.append(tuple(own.tolist()))
 
 
 class _Dictate(LogitsProcessor):

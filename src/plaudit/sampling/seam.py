@@ -21,6 +21,8 @@ class Request:
     context_ids: tuple[int, ...]
     seeds: tuple[int, ...]
     """One for each answer wanted; an answer depends on its own seed only, not on its neighbours."""
+    support: bool = False
+    """Keep which tokens could have come (`Answer.support`), where top-p leaves some out."""
 
 
 class Sampler(Protocol):

@@ -28,6 +28,7 @@ from plaudit.models import network as networks
 from plaudit.models.load import Machine
 from plaudit.records import Answer, Ended, Group, Prompt
 from plaudit.sampling import Request
+from plaudit.sampling.draw import keep_top
 from plaudit.scorers import Scores
 from plaudit.seeds import derive
 from plaudit.testing.laboratory import Critic, Laboratory, Network, TokenCritic, imitate
@@ -78,7 +79,7 @@ class LaboratoryNetwork(networks.Network):
         mask_BT = tree.mask_BT()
         found: dict[str, Tensor] = {}
         if needs.logp or needs.entropy or needs.distribution:
-            logp_BTV: Tensor = self.policy()[prompt_B1, state_BT]
+            logp_BTV = _on_support(self.policy()[prompt_B1, state_BT], tree)
             found["logp"] = logp_BTV.gather(-1, token_BT[..., None]).squeeze(-1).masked_fill(~mask_BT, 0.0)
             found["entropy"] = entropy(logp_BTV).masked_fill(~mask_BT, 0.0)
             if needs.distribution:
@@ -112,6 +113,11 @@ class LaboratoryNetwork(networks.Network):
         return groups if self.critic is None else groups | {"critic": list(self.critic.parameters())}
 
 
+def _on_support(logp_BTV: Tensor, tree: TokenTree) -> Tensor:
+    """The log-probabilities among the tokens that could have come; as they are where all could."""
+    return logp_BTV if tree.support is None else tree.logps_BTV(logp_BTV)
+
+
 def _transitions(lab: Laboratory) -> Tensor:
     """[S, V] the prefix after a token; 0 where the answer ends there."""
     next_SV = torch.zeros(lab.ref_PSV.shape[1:], dtype=torch.int64)
@@ -136,6 +142,8 @@ class LaboratorySampler:
     def sample(self, requests: Sequence[Request], sampling: Sampling) -> list[Group]:
         """A group for each request, in order."""
         lab, logp_PSV = self.network.lab, self.network.policy()
+        if sampling.truncated:
+            logp_PSV = keep_top(logp_PSV.flatten(0, 1), sampling.top_p).view_as(logp_PSV)
         logp_PA = lab.answer_logp(logp_PSV)
         prompts = [request.context_ids[0] - lab.ref_PSV.shape[-1] for request in requests]
         if sampling.temperature == 0:
@@ -147,7 +155,8 @@ class LaboratorySampler:
             rows = torch.multinomial(logp_PA[prompts].exp(), most, replacement=True, generator=generator).tolist()
             drawn = [row[: len(request.seeds)] for row, request in zip(rows, requests, strict=True)]
         return [
-            self._group(request, p, row, logp_PSV) for request, p, row in zip(requests, prompts, drawn, strict=True)
+            self._group(request, p, row, logp_PSV, support=request.support and sampling.truncated)
+            for request, p, row in zip(requests, prompts, drawn, strict=True)
         ]
 
     def _greedy(self, logp_SV: Tensor) -> int:
@@ -158,7 +167,9 @@ class LaboratorySampler:
             tokens, state = (*tokens, token), int(self.network.next_SV[state, token])
         return self.answers.index(tokens)
 
-    def _group(self, request: Request, prompt: int, answers: Sequence[int], logp_PSV: Tensor) -> Group:
+    def _group(
+        self, request: Request, prompt: int, answers: Sequence[int], logp_PSV: Tensor, *, support: bool
+    ) -> Group:
         lab = self.network.lab
         chosen = torch.tensor(answers)
         logp_AT = logp_PSV[prompt, lab.state_AT[chosen], lab.token_AT[chosen]].tolist()
@@ -172,10 +183,15 @@ class LaboratorySampler:
                     logps=tuple(logps[: len(self.answers[a])]),
                     ended=self._ended[a],
                     seed=seed,
+                    support=self._support(logp_PSV[prompt], a) if support else None,
                 )
                 for a, logps, seed in zip(answers, logp_AT, request.seeds, strict=True)
             ),
         )
+
+    def _support(self, logp_SV: Tensor, answer: int) -> tuple[tuple[int, ...], ...]:
+        states = self.network.lab.state_AT[answer, : len(self.answers[answer])]
+        return tuple(tuple(row.nonzero().flatten().tolist()) for row in logp_SV[states] > -torch.inf)
 
     def load(self, weights: Path | None, version: int) -> None:
         """It shares the learner's weights."""
@@ -222,7 +238,7 @@ class _Reference:
 
     def logp_BTV(self, batch: TextBatch) -> Tensor:
         prompt_B1, state_BT, _ = self.network.places(batch.tree)
-        return self.network.lab.ref_PSV[prompt_B1, state_BT]
+        return _on_support(self.network.lab.ref_PSV[prompt_B1, state_BT], batch.tree)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -26,6 +26,8 @@
   Hu 2025, https://arxiv.org/abs/2501.03262.
 * `rejection`: the best answer of each group becomes likelier, a step of supervised fine-tuning; a baseline to compare
   the others with. Dong et al. 2023 (RAFT), https://arxiv.org/abs/2304.06767.
+* `best-of-n`: nothing is learned; of several answers the evaluation keeps the best by the reward
+  (`plaudit.evaluation.best_of_n`). Another baseline. Stiennon et al. 2020, https://arxiv.org/abs/2009.01325.
 
 `plaudit.tuning.PARTS` holds the choices, and a recipe may set each part by itself.
 

@@ -67,7 +67,10 @@ class AuxiliaryLoss:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Kept:
-    """A round's answers as plain values, so that a checkpoint can hold them."""
+    """A round's answers as plain values, so that a checkpoint can hold them.
+
+    What top-p left to draw from is not among them: the phase holds the policy in place on all tokens.
+    """
 
     prompts: tuple[tuple[str, tuple[int, ...], tuple[tuple[int, ...], ...]], ...]
     """Name, tokens, and the tokens of each answer."""

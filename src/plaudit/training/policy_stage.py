@@ -73,7 +73,7 @@ class PolicyMemory:
     def learn(self, rollout: Rollout, beta: float, metrics: Mapping[str, float]) -> None:
         """Learn from a round."""
         kl_B = masked_sum(rollout.kl_BT, rollout.tree.mask_BT())
-        kl, stop = float(kl_B.mean()), self.settings.kl.stop
+        kl, stop = float(masked_sum(rollout.drift_BT, rollout.tree.mask_BT()).mean()), self.settings.kl.stop
         self.controller = self.controller.update(kl, len(kl_B))
         discount = self.settings.turn_discount
         return_B = rollout.still_earned(rollout.score_B - beta * kl_B, discount=discount)
@@ -375,14 +375,15 @@ def _check_ratio(kl_to_old: float) -> None:
 
 def _described(played: Played, rollout: Rollout) -> dict[str, float]:
     answers = [answer for group in played.groups for answer in group.answers]
-    totals = played.totals()
+    mask_BT, totals = rollout.tree.mask_BT(), played.totals()
     by_group: dict[int, list[float]] = {}
     for group, total in zip(rollout.group_E().tolist(), totals, strict=True):
         by_group.setdefault(group, []).append(total)
     return {
         "reward": statistics.fmean(totals),
         "reward_sd": statistics.pstdev(totals),
-        "kl": float(masked_sum(rollout.kl_BT, rollout.tree.mask_BT()).mean()),
+        "kl": float(masked_sum(rollout.kl_BT, mask_BT).mean()),
+        **({} if rollout.tree.support is None else {"kl_whole": float(masked_sum(rollout.drift_BT, mask_BT).mean())}),
         "answer_tokens": statistics.fmean(len(answer.token_ids) for answer in answers),
         "cut_share": statistics.fmean(answer.ended is Ended.CUT for answer in answers),
         "groups_without_variance": float(sum(len(own) > 1 and max(own) == min(own) for own in by_group.values())),

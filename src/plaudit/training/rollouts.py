@@ -5,6 +5,7 @@ Shape letters:  B answers   T tokens   P prompts   E episodes   U turns
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -14,8 +15,9 @@ import torch
 from torch import Tensor
 
 from plaudit.advantages import turn_returns
-from plaudit.batch import Needs, Outputs, TokenTree, pack
+from plaudit.batch import Needs, Outputs, Support, TokenTree, pack
 from plaudit.environments import Environment, Played
+from plaudit.errors import RecipeError
 from plaudit.kl import k1
 from plaudit.models.load import Machine
 from plaudit.models.network import LanguageNetwork
@@ -53,11 +55,22 @@ class Rollout:
     """[E] what was known beforehand: the score of the prompt, of a greedy answer, of fresh ones; zeros elsewhere."""
     ref_logp_BTV: Tensor | None = None
     """[B, T, V] nats, by the reference, where the loss compares whole distributions."""
+    whole_ref_logp_BT: Tensor | None = None
+    """[B, T] nats, by the reference among all tokens, where top-p left some out and the others are among the rest."""
 
     @property
     def kl_BT(self) -> Tensor:
         """[B, T] log-ratio of policy to reference at each sampled token, in nats (k1)."""
         return k1(self.old_logp_BT, self.ref_logp_BT)
+
+    @property
+    def drift_BT(self) -> Tensor:
+        """[B, T] the same from the reference among all tokens: how far answers are from what it would have said.
+
+        Among the tokens that top-p leaves, KL falls to 0 as they become fewer, whatever the reference thinks of them.
+        This one begins at what is left out, -log top_p a token at most, and tells the truth afterwards.
+        """
+        return self.kl_BT if self.whole_ref_logp_BT is None else k1(self.old_logp_BT, self.whole_ref_logp_BT)
 
     @property
     def episodes(self) -> int:
@@ -117,16 +130,27 @@ def sampled(
     *purpose: int | str,
     answers: int,
 ) -> list[Group]:
-    """Answers to each of the prompts; purpose, place and number of an answer say its seed."""
+    """Answers to each of the prompts; purpose, place and number of an answer say its seed.
+
+    Raises:
+        RecipeError: top-p leaves tokens out, and the sampler does not say which.
+    """
     requests = [
         Request(
             prompt=prompt,
             context_ids=words.prompt_ids(prompt),
             seeds=tuple(derive(seed, *purpose, place, k) for k in range(answers)),
+            support=sampling.truncated,
         )
         for place, prompt in enumerate(prompts)
     ]
-    return sampler.sample(requests, sampling)
+    groups = sampler.sample(requests, sampling)
+    if sampling.truncated and any(a.support is None for group in groups for a in group.answers):
+        raise RecipeError(
+            f"policy.sampling.top_p {sampling.top_p:g} leaves tokens out, and {type(sampler).__name__} does "
+            "not say which (Answer.support): set it to 1"
+        )
+    return groups
 
 
 def prompt_scores(environment: Environment, groups: Sequence[Group]) -> list[float]:
@@ -146,13 +170,18 @@ def rolled_out(
     critic: bool,
     distributions: bool = False,
 ) -> Rollout:
-    """Put the groups into tensors: the sampler's log-probabilities *are* the old ones."""
+    """Put the groups into tensors: the sampler's log-probabilities *are* the old ones.
+
+    Where top-p left tokens out, all are taken among the rest, as the sampler's are (`batch.Support`).
+    """
     groups = played.groups
     tree = pack(
         [(group.context_ids, [answer.token_ids for answer in group.answers]) for group in groups],
         names=[group.prompt.id for group in groups],
+        support=_support([answer for group in groups for answer in group.answers]),
     )
     batch = TextBatch(tree=tree)
+    whole = None if tree.support is None else TextBatch(tree=dataclasses.replace(tree, support=None))
     mask_BT = tree.mask_BT()
     logps = torch.tensor([logp for group in groups for answer in group.answers for logp in answer.logps])
     old_logp_BT = torch.zeros(mask_BT.shape).masked_scatter(mask_BT, logps)
@@ -168,4 +197,11 @@ def rolled_out(
         turn_B=torch.tensor(played.turn),
         baseline_E=torch.zeros(len(played.texts)),
         ref_logp_BTV=reference.logp_BTV(batch).cpu() if distributions else None,
+        whole_ref_logp_BT=None if whole is None else reference.logp_BT(whole).cpu(),
     )
+
+
+def _support(answers: Sequence[Answer]) -> Support | None:
+    """What could have come at all the answers' tokens; None where nothing was left out."""
+    supports = [answer.support for answer in answers if answer.support is not None]
+    return Support.of([tokens for own in supports for tokens in own]) if len(supports) == len(answers) else None
