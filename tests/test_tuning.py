@@ -36,7 +36,9 @@ def test_ppo_has_the_constants_of_its_first_use_on_language():
     policy = Policy()
     assert (policy.algorithm, policy.discount, policy.lambda_, policy.value_weight) == ("ppo", 1.0, 0.95, 0.1)
     assert (parts_of(policy).clip, parts_of(policy).clip_high) == (0.2, None)
-    assert policy.value_clip is None  # theirs is 0.2 of a reward with standard deviation 1, which nobody here promises
+    assert (
+        policy.value_clip is None
+    )  # theirs is 0.2 of a reward with standard deviation 1, which a scorer need not give
 
 
 def test_steps_of_a_round():
