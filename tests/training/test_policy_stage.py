@@ -347,6 +347,13 @@ def test_ratios_of_the_first_step_are_logged(tmp_path):
     assert often["ratio_moved"] > 1e-2  # the mean over three steps, of which the first has not moved
 
 
+def test_a_rounds_critic_is_described(tmp_path):
+    settings = settings_of(steps=1, algorithm="ppo", epochs=2, value_clip=1e-3)
+    (line,) = Stage(tmp_path, settings).go().metrics()
+    assert line["explained_variance"] < 1
+    assert 0 < line["value_clip_share"] < 0.5  # none in the first of two steps, and in the second not all
+
+
 def test_the_reference_shares_the_temperature(tmp_path):
     """At the start the policy is its reference, whatever the temperature: not a nat apart."""
     settings = settings_of(steps=1, algorithm="rloo", sampling=Sampling(max_tokens=6, temperature=0.5))
@@ -371,7 +378,7 @@ def test_the_tokens_that_were_sampled_are_learned_from():
     assert found.old_logp_BT.tolist() == [[-1.0, -2.0, -3.0]]
 
 
-def test_advantages_are_whitened_before_the_round_is_cut_into_minibatches(tmp_path, monkeypatch):
+def test_advantages_are_whitened_before_the_round_is_cut(tmp_path, monkeypatch):
     stage = Stage(tmp_path, settings_of(steps=1, algorithm="ppo", minibatch=4))
     seen: list[torch.Tensor] = []
     step = stage.learner.step
