@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 from plaudit import loop
 from plaudit.models.load import Machine
 from plaudit.recipe import Text, recipe_from
+from plaudit.records import Group
 from plaudit.scorers import ModelScorer
 from plaudit.training.policy_stage import PolicyStage
 
@@ -34,7 +35,7 @@ def first_weights(monkeypatch):
 
 
 def test_the_reward_is_standard_on_the_references_answers(own_road, tmp_path, monkeypatch):
-    seen = []
+    seen: list[tuple[float, float, list[Group]]] = []
     score = ModelScorer.score
 
     def watching(self, groups):

@@ -251,7 +251,7 @@ def test_the_clip_and_the_distance_by_hand():
 
 
 def test_the_critics_clip_is_counted():
-    """Moves of 1, 1, 1 and 0.1 with a clip of 0.2: the second goes toward its return, where the clip has no say."""
+    """Of moves by 1, 1, -1 and 0.1 the clip of 0.2 decides the first: two go away from their returns, one is short."""
     tree = pack([((1,), [(3, 4, 5, 6)])])
     zero_BT, value_BT = torch.zeros(1, 4), torch.tensor([[1.0, 1.0, -1.0, 0.1]])
     batch = PolicyBatch(
@@ -259,13 +259,13 @@ def test_the_critics_clip_is_counted():
         old_logp_BT=zero_BT,
         ref_logp_BT=zero_BT,
         advantage_BT=zero_BT,
-        return_BT=torch.tensor([[2.0, -1.0, -2.0, 2.0]]),
+        return_BT=torch.tensor([[2.0, -1.0, 0.0, 2.0]]),
         value_BT=zero_BT,
     )
     outputs = Outputs(logp=zero_BT, entropy=zero_BT, value=value_BT)
     found = PolicyLoss(value_weight=1.0, value_clip=0.2)(outputs, batch)
-    assert metric(found, "value_clip_share") == (2.0, 4)
-    assert float(found.total) == pytest.approx(1.62 + 2.0 + 1.62 + 1.805)
+    assert metric(found, "value_clip_share") == (1.0, 4)
+    assert float(found.total) == pytest.approx(1.8**2 / 2 + 2**2 / 2 + 1 / 2 + 1.9**2 / 2)
     assert "value_clip_share" not in PolicyLoss(value_weight=1.0)(outputs, batch).metrics
 
 
