@@ -109,6 +109,10 @@ def test_an_unknown_setting_with_nothing_near():
             "evaluate.sampling.temperature above 0",
         ),
         (
+            WORLD | {"text": {"max_answer_tokens": 32}, "reward": {}, "policy": {}},
+            "policy.sampling.max_tokens 64 is more than the 32 of text.max_answer_tokens, behind which the reward",
+        ),
+        (
             WORLD | {"reward": {}, "policy": {}, "scorers": {"a": {"kind": "repetition"}}},
             "add {kind: model} to scorers",
         ),

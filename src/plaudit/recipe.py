@@ -127,7 +127,7 @@ class Text(Section):
     cut_prompts: bool = False
     """Cut the front of a longer prompt, in place of an error, so that its end and `max_answer_tokens` have room."""
     max_answer_tokens: int = Field(default=512, ge=1)
-    """Longest answer to train on, in tokens, the end token included; a longer one is cut there."""
+    """Longest answer to train on and to score, in tokens, the end token included; a longer one is cut there."""
 
 
 class Language(Section):
@@ -339,6 +339,14 @@ def _of_scorers(recipe: Recipe) -> Iterator[Contradiction]:
                 f"or set scorers.{name}.path to a trained one",
                 ("reward", f"scorers.{name}"),
             )
+    graded = recipe.reward is not None or any(scorer.kind == "model" for scorer in recipe.scorers.values())
+    policy, read = recipe.policy, recipe.text.max_answer_tokens
+    if policy is not None and samples and graded and policy.sampling.max_tokens > read:
+        yield Contradiction(
+            f"policy.sampling.max_tokens {policy.sampling.max_tokens} is more than the {read} of "
+            "text.max_answer_tokens, behind which the reward model would not read on",
+            ("policy.sampling.max_tokens", "text.max_answer_tokens"),
+        )
 
 
 def _of_environment(recipe: Recipe, environment: Playing) -> Iterator[Contradiction]:

@@ -58,6 +58,8 @@ class Optimiser(Section):
     """Memory of the gradient's square."""
     epsilon: float = Field(default=1e-8, gt=0)
     """Added to the root of the gradient's square."""
+    epsilon_form: Literal["pytorch", "tensorflow"] = "pytorch"
+    """Added after the square's bias is corrected, or before (`tensorflow`), which makes the first steps shorter."""
     clip_norm: float = Field(default=1.0, gt=0)
     """The gradient's norm is cut here."""
 

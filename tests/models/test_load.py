@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from tokenizers import Tokenizer, decoders, pre_tokenizers
 from tokenizers.models import BPE
 from torch import nn
@@ -172,6 +173,19 @@ def test_a_merged_adapter_leaves_the_trained_model_as_it_was(tmp_path):
     assert sorted(network.trained()) == names
     assert {p.name for p in (tmp_path / "model").iterdir()} >= {"config.json", "model.safetensors", "tokenizer.json"}
     assert not list(tmp_path.glob("**/adapter*"))
+
+
+def test_no_row_is_added_to_the_embeddings_for_padding(tmp_path):
+    tokenizer = tiny_tokenizer()
+    tokenizer.pad_token = None
+    tiny_model().save_pretrained(tmp_path / "given")
+    tokenizer.save_pretrained(tmp_path / "given")
+    model = load_language(str(tmp_path / "given"), CPU)
+    save_model(model, tmp_path / "kept", load_tokenizer(str(tmp_path / "given")))
+    given, kept = (load_file(tmp_path / name / "model.safetensors") for name in ("given", "kept"))
+    assert given.keys() == kept.keys()
+    assert all(torch.equal(given[name], kept[name]) for name in given)
+    assert new_reward(str(tmp_path / "kept"), CPU, seed=0).config.vocab_size == model.config.vocab_size
 
 
 @pytest.mark.parametrize(

@@ -66,6 +66,13 @@ def test_an_answer_is_scored_with_the_tokens_it_was_judged_with(network):
     assert scored == in_training
 
 
+def test_one_answer_to_two_prompts_has_two_scores(network):
+    groups = [group(prompt, ("so", Ended.STOPPED)) for prompt in ("why", "who", "why")]
+    why, who, again = ModelScorer(network, WORDS, CPU).score(groups).flat()
+    assert abs(why - who) > 1e-3
+    assert again == pytest.approx(why, abs=1e-6)
+
+
 def test_micro_batches_and_neighbours_change_nothing(network):
     together = ModelScorer(network, WORDS, CPU).score(GROUPS).flat()
     apart = [value for g in GROUPS for value in ModelScorer(network, WORDS, CPU, micro_tokens=1).score([g]).flat()]

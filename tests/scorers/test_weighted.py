@@ -35,7 +35,11 @@ def test_the_sum_by_hand():
     less = FunctionScorer(lambda prompt, answer: -len(answer) / 4)
     scorer = WeightedScorer({"long": Part(scorer=LENGTH, weight=2.0, clip=(1, 3)), "less": Part(scorer=less)})
     scores = scorer.score(GROUPS)
-    assert scores.parts == {"long": ((3.0, 1.0), (2.0,)), "less": ((-1.0, 0.0), (-0.5,))}
+    assert scores.parts == {
+        "long": ((3.0, 1.0), (2.0,)),
+        "long/clipped": ((1.0, 1.0), (0.0,)),  # 4 and 0 lie outside, 2 does not
+        "less": ((-1.0, 0.0), (-0.5,)),
+    }
     assert scores.value_PG == ((2 * 3 - 1.0, 2 * 1.0), (2 * 2 - 0.5,))
 
 

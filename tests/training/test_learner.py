@@ -16,7 +16,7 @@ from plaudit.models.network import Critic, LanguageNetwork, Network, RewardNetwo
 from plaudit.models.packed import body_of, own_attention
 from plaudit.recipe import Adapter, Optimiser
 from plaudit.testing.tiny import tiny_model
-from plaudit.training.learner import ModelLearner, Part, learning_rate_at
+from plaudit.training.learner import ModelLearner, Part, epsilon_at, learning_rate_at
 from plaudit.training.objectives import (
     JudgedBatch,
     JudgementLoss,
@@ -36,6 +36,31 @@ def learner_of(network: Network, settings: Optimiser = WIDE, *, steps: int = 10,
 
 def gradients(network: Network) -> torch.Tensor:
     return torch.cat([p.grad.flatten() for p in network.parameters() if p.grad is not None])
+
+
+class OneWeight(Network):
+    """A network of one number, which it says of every answer."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.zeros(()))
+
+    def outputs(self, tree, needs):
+        return Outputs(score=self.weight.expand(tree.answers))
+
+    def groups(self):
+        return {"one": [self.weight]}
+
+
+@dataclass(frozen=True)
+class Slope:
+    """A loss with this gradient."""
+
+    gradient: float
+    needs: Needs = Needs(score=True)  # noqa: RUF009
+
+    def __call__(self, outputs, batch):
+        return LossSum(self.gradient * outputs.score_B.sum(), outputs.score_B.numel())
 
 
 # --- padding, order and split change nothing ------------------------------------------------------------------------
@@ -226,6 +251,33 @@ def test_a_small_gradient_is_not_clipped():
 )
 def test_learning_rates_by_hand(settings, steps, expected):
     assert [learning_rate_at(step, steps, settings) for step in range(steps)] == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("form", ["pytorch", "tensorflow"])
+def test_both_forms_of_adam_by_hand(form):
+    """Three steps of one weight under gradients 1, -2, 0.5, with an epsilon that matters."""
+    epsilon, beta1, beta2, rate = 0.1, 0.9, 0.99, 0.01
+    settings = Optimiser(
+        learning_rate=rate, warmup=0, decay="constant", beta2=beta2, epsilon=epsilon, epsilon_form=form, clip_norm=9
+    )
+    network = OneWeight()
+    learner = learner_of(network, settings)
+    weight = m = v = 0.0
+    for t, gradient in enumerate((1.0, -2.0, 0.5), start=1):
+        learner.step(Part(TextBatch(tree=pack([((1,), [(3,)])])), Slope(gradient)))
+        m, v = beta1 * m + (1 - beta1) * gradient, beta2 * v + (1 - beta2) * gradient**2
+        if form == "pytorch":
+            weight -= rate * (m / (1 - beta1**t)) / (math.sqrt(v / (1 - beta2**t)) + epsilon)
+        else:  # the order of TensorFlow: both corrections in the rate, epsilon beside the uncorrected root
+            weight -= rate * math.sqrt(1 - beta2**t) / (1 - beta1**t) * m / (math.sqrt(v) + epsilon)
+        assert float(network.weight.detach()) == pytest.approx(weight, rel=1e-5)
+
+
+def test_late_steps_of_both_forms_are_one():
+    pytorch, tensorflow = (Optimiser(epsilon=1e-5, epsilon_form=form) for form in ("pytorch", "tensorflow"))
+    assert [epsilon_at(step, pytorch) for step in (0, 99)] == [1e-5, 1e-5]
+    assert epsilon_at(0, tensorflow) == pytest.approx(1e-5 / math.sqrt(0.001))  # beta2 0.999: 32 times as much
+    assert epsilon_at(20_000, tensorflow) == pytest.approx(1e-5)
 
 
 def test_a_climb_of_seven_percent_is_seven_steps():

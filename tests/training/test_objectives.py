@@ -200,6 +200,7 @@ def test_on_the_first_minibatch_the_gradient_is_reinforce():
     (found.total / found.denominator).backward()
     torch.testing.assert_close(logp_BT.grad, (-advantage_BT / 6).masked_fill(~MASK_BT, 0.0))
     assert metric(found, "kl_to_old") == (0.0, 6)
+    assert metric(found, "ratio_moved") == (0.0, 6)
     assert metric(found, "clip_share") == (0.0, 6)
 
 
@@ -246,6 +247,47 @@ def test_the_clip_and_the_distance_by_hand():
     # KL(old || new) by k3: ratio - 1 - log ratio
     expected = sum(r - 1 - math.log(r) for r in (1.5, 1.1, 0.5, 0.7))
     assert float(found.metrics["kl_to_old"][0]) == pytest.approx(expected, abs=1e-5)
+    assert float(found.metrics["ratio_moved"][0]) == pytest.approx(0.5 + 0.1 + 0.5 + 0.3, abs=1e-5)
+
+
+def test_the_critics_clip_is_counted():
+    """Of moves by 1, 1, -1 and 0.1 the clip of 0.2 decides the first: two go away from their returns, one is short."""
+    tree = pack([((1,), [(3, 4, 5, 6)])])
+    zero_BT, value_BT = torch.zeros(1, 4), torch.tensor([[1.0, 1.0, -1.0, 0.1]])
+    batch = PolicyBatch(
+        tree=tree,
+        old_logp_BT=zero_BT,
+        ref_logp_BT=zero_BT,
+        advantage_BT=zero_BT,
+        return_BT=torch.tensor([[2.0, -1.0, 0.0, 2.0]]),
+        value_BT=zero_BT,
+    )
+    outputs = Outputs(logp=zero_BT, entropy=zero_BT, value=value_BT)
+    found = PolicyLoss(value_weight=1.0, value_clip=0.2)(outputs, batch)
+    assert metric(found, "value_clip_share") == (1.0, 4)
+    assert float(found.total) == pytest.approx(1.8**2 / 2 + 2**2 / 2 + 1 / 2 + 1.9**2 / 2)
+    assert "value_clip_share" not in PolicyLoss(value_weight=1.0)(outputs, batch).metrics
+
+
+def test_what_stands_behind_an_answers_end_is_in_no_statistic():
+    loss = PolicyLoss(beta=0.1, value_weight=0.5, value_clip=0.1, entropy=0.01)
+
+    def said(behind):
+        """Every number of the batch and of the outputs is this one where no token is."""
+        values = [normal(seed).masked_fill(~MASK_BT, behind) for seed in range(6)]
+        logp_BT, old_BT, ref_BT, value_BT, return_BT, advantage_BT = values
+        batch = dataclasses.replace(
+            policy_batch(old_BT - 3, advantage_BT, return_BT), ref_logp_BT=ref_BT - 3, value_BT=return_BT / 2
+        )
+        found = loss(Outputs(logp=logp_BT - 3, entropy=logp_BT.abs(), value=value_BT), batch)
+        return {name: (float(total), count) for name, (total, count) in found.metrics.items()}
+
+    plain = said(0.0)
+    assert set(plain) == {
+        "policy_loss", "clip_share", "kl_to_old", "ratio_moved", "entropy", "kl_loss", "value_loss", "value_clip_share",
+    }  # fmt: skip
+    assert all(total != 0 and count == 6 for total, count in plain.values())  # six tokens in nine places
+    assert said(50.0) == plain
 
 
 def test_kl_in_the_loss_costs_what_it_says():

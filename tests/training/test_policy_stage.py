@@ -12,13 +12,13 @@ import pytest
 import torch
 
 from plaudit.batch import Needs, pack
-from plaudit.environments import OneTurn
+from plaudit.environments import OneTurn, Played
 from plaudit.errors import NumberError, RecipeError, RecordError
 from plaudit.models.load import Machine, adapted
 from plaudit.models.network import Critic, LanguageNetwork, TwinQ, new_head
 from plaudit.models.packed import body_of
 from plaudit.recipe import Adapter, Kl, Optimiser, Policy, Recipe, Sampling, Text
-from plaudit.records import Prompt
+from plaudit.records import Answer, Ended, Group, Prompt
 from plaudit.runs import Run
 from plaudit.sampling import ModelSampler
 from plaudit.scorers import FunctionScorer, Scores
@@ -27,8 +27,8 @@ from plaudit.text import Words
 from plaudit.training.algorithms import best_of_groups, estimated, kept, loss_of
 from plaudit.training.learner import ModelLearner
 from plaudit.training.objectives import TextBatch
-from plaudit.training.policy_stage import PolicyStage, train_policy
-from plaudit.training.rollouts import Reference, Rollout, sampled
+from plaudit.training.policy_stage import PolicyMemory, PolicyStage, train_policy
+from plaudit.training.rollouts import Reference, Rollout, rolled_out, sampled
 from plaudit.tuning import PARTS, Algorithm, parts_of
 
 CPU = Machine(device=torch.device("cpu"), bf16=False)
@@ -602,3 +602,93 @@ def test_kl_stands_in_one_place(name):
         ).any()
     )
     assert (beta > 0) is not costs
+
+
+@pytest.mark.parametrize(("wrong", "bf16", "stops"), [(1.002, False, True), (1.002, True, False), (2.0, True, True)])
+def test_ratios_are_1_before_the_first_step(tmp_path, wrong, bf16, stops):
+    """In fp32 to 1e-4, which a temperature that is off by 0.2 % exceeds; bfloat16 rounds by more than that."""
+    stage = Stage(tmp_path, settings_of(steps=1, algorithm="rloo"))
+    stage.network.temperature *= wrong
+    stage.learner.machine = dataclasses.replace(CPU, bf16=bf16)
+    if stops:
+        with pytest.raises(NumberError, match=r"differ from the sampler's \(KL .* nats per token, ratios .* from 1\)"):
+            stage.go()
+    else:
+        stage.go()
+
+
+def test_ratios_of_the_first_step_are_logged(tmp_path):
+    once, often = (
+        Stage(tmp_path / str(epochs), settings_of(steps=1, algorithm="rloo", epochs=epochs)).go().metrics()[0]
+        for epochs in (1, 3)
+    )
+    assert once["ratio_moved"] < 1e-4
+    assert often["ratio_moved"] > 1e-2  # the mean over three steps, of which the first has not moved
+
+
+def test_a_rounds_critic_is_described(tmp_path):
+    settings = settings_of(steps=1, algorithm="ppo", epochs=2, value_clip=1e-3)
+    (line,) = Stage(tmp_path, settings).go().metrics()
+    assert line["explained_variance"] < 1
+    assert 0 < line["value_clip_share"] < 0.5  # none in the first of two steps, and in the second not all
+
+
+def test_the_reference_shares_the_temperature(tmp_path):
+    """At the start the policy is its reference, whatever the temperature: not a nat apart."""
+    settings = settings_of(steps=1, algorithm="rloo", sampling=Sampling(max_tokens=6, temperature=0.5))
+    assert Stage(tmp_path, settings).go().metrics()[0]["kl"] == pytest.approx(0, abs=1e-5)
+
+
+def test_the_tokens_that_were_sampled_are_learned_from():
+    """The words of an answer are for scorers and people: other tokens may say the same."""
+    answer = Answer(
+        text="quite other words", token_ids=(7, 0, 2), logps=(-1.0, -2.0, -3.0), ended=Ended.STOPPED, seed=0
+    )
+    group = Group(prompt=PROMPTS[0], context_ids=(1, 3), answers=(answer,))
+    frozen = LanguageNetwork(tiny_model())
+    found = rolled_out(
+        ModelLearner(frozen, Optimiser(), steps=1, machine=CPU, micro_tokens=99),
+        Reference(frozen, adapted=False, machine=CPU, micro_tokens=99),
+        Played(groups=(group,), rewards=(1.0,), episode=(0,), turn=(0,), texts=(answer.text,), parts={}),
+        critic=False,
+    )
+    assert found.tree.token_BT()[0].tolist() == [7, 0, 2]
+    assert found.old_logp_BT.tolist() == [[-1.0, -2.0, -3.0]]
+
+
+def test_advantages_are_whitened_before_the_round_is_cut(tmp_path, monkeypatch):
+    stage = Stage(tmp_path, settings_of(steps=1, algorithm="ppo", minibatch=4))
+    seen: list[torch.Tensor] = []
+    step = stage.learner.step
+
+    def watching(*parts):
+        batch = parts[0].batch
+        seen.append(batch.advantage_BT[batch.tree.mask_BT()])
+        return step(*parts)
+
+    monkeypatch.setattr(stage.learner, "step", watching)
+    stage.go()
+    whole_N = torch.cat(seen)
+    assert float(whole_N.mean()) == pytest.approx(0, abs=1e-5)
+    assert float(whole_N.var(correction=0)) == pytest.approx(1, abs=1e-3)
+    assert len(seen) == 4
+    assert max(abs(float(part_N.mean())) for part_N in seen) > 0.05  # of its own, no minibatch has mean 0
+
+
+def test_beta_moves_once_a_round_whatever_the_epochs(tmp_path):
+    """0.2 x 16 answers / 64: the KL of the first round is 0, which is far under the target."""
+    for epochs in (1, 3):
+        settings = settings_of(steps=2, minibatch=8, epochs=epochs, kl=Kl(beta=0.1, target=5.0, horizon=64))
+        lines = Stage(tmp_path / str(epochs), settings).go().metrics()
+        assert [line["beta"] for line in lines] == pytest.approx([0.1, 0.1 * (1 - 0.2 * 16 / 64)])
+
+
+def test_the_kl_of_a_round_is_the_sum_over_each_answers_tokens():
+    """Nats per answer steer beta, not nats per token, which would be the less the longer the answers."""
+    memory = PolicyMemory(settings_of(kl=Kl(beta=0.1, target=1.0, horizon=4)))
+    memory.learn(ROLLOUT, 0.1, {})
+    # (0 + 2 + 2 - 1) / 4 = 0.75 nats per answer: error -0.25 held at -0.2; 3 / 8 per token
+    assert memory.controller.beta == pytest.approx(0.1 * (1 - 0.2 * 4 / 4))
+    near = PolicyMemory(settings_of(kl=Kl(beta=0.1, target=0.7, horizon=8)))
+    near.learn(ROLLOUT, 0.1, {})
+    assert near.controller.beta == pytest.approx(0.1 * (1 + (0.75 / 0.7 - 1) * 4 / 8))

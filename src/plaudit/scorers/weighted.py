@@ -34,7 +34,8 @@ class WeightedScorer:
 
     Args:
         parts: at least one, by name. Its clipped scores, before the weight, are the part of that name in what `score`
-            gives; the parts of its own are `name/part`.
+            gives; the parts of its own are `name/part`, and where it is clipped, `name/clipped` is 1 where that changed
+            the score.
     """
 
     def __init__(self, parts: Mapping[str, Part]) -> None:
@@ -48,9 +49,13 @@ class WeightedScorer:
         for name, part in self.parts.items():
             found = part.scorer.score(groups)
             found.check(groups)
-            values = [clipped(value, part.clip) for value in found.flat()]
+            raw = found.flat()
+            values = [clipped(value, part.clip) for value in raw]
             total = [sum_ + part.weight * value for sum_, value in zip(total, values, strict=True)]
             shown[name] = arranged(values, groups)
+            if part.clip is not None:
+                low, high = part.clip
+                shown[f"{name}/clipped"] = arranged([float(value < low or value > high) for value in raw], groups)
             shown |= {f"{name}/{inner}": values_PG for inner, values_PG in found.parts.items()}
             failed |= {place: f"{name}: {why}" for place, why in found.failed.items()}
         return Scores(value_PG=arranged(total, groups), parts=shown, failed=failed)

@@ -25,7 +25,7 @@ from plaudit.models.load import Machine
 from plaudit.models.network import Network
 from plaudit.recipe import Optimiser
 
-__all__ = ["Curvature", "Follower", "Learner", "ModelLearner", "Part", "forward", "learning_rate_at"]
+__all__ = ["Curvature", "Follower", "Learner", "ModelLearner", "Part", "epsilon_at", "forward", "learning_rate_at"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +39,11 @@ class Part:
 
 class Learner(Protocol):
     """Anything that holds weights and moves them."""
+
+    @property
+    def full_precision(self) -> bool:
+        """Whether it computes in fp32 or finer, so that what it says again it says to rounding."""
+        ...
 
     def step(self, *parts: Part) -> dict[str, float]:
         """One optimiser step on the weighted sum of the parts' mean losses; returns their metrics."""
@@ -120,6 +125,24 @@ def learning_rate_at(step: int, steps: int, settings: Optimiser) -> float:
     return settings.learning_rate * share
 
 
+def epsilon_at(step: int, settings: Optimiser) -> float:
+    """What a step adds to the root of the bias-corrected second moment, v / (1 - beta2^t).
+
+        pytorch      epsilon
+        tensorflow   epsilon / sqrt(1 - beta2^t)        t = step + 1
+
+    TensorFlow adds epsilon before the correction of v: Kingma & Ba 2015, https://arxiv.org/abs/1412.6980, the end of
+    section 2. Of the early steps, the second form is the shorter one.
+
+    Args:
+        step: counted from 0.
+        settings: epsilon, beta2 and which form.
+    """
+    if settings.epsilon_form == "pytorch":
+        return settings.epsilon
+    return settings.epsilon / math.sqrt(1 - settings.beta2 ** (step + 1))
+
+
 class ModelLearner:
     """AdamW with warm-up, decay and gradient clipping on a network in this process.
 
@@ -180,11 +203,16 @@ class ModelLearner:
                 raise NumberError(f"the gradient of {name} is {float(norm)} at step {self.done}; no weight has moved")
             metrics[f"gradient_norm/{name}"] = float(norm)
         for group in self._optimiser.param_groups:
-            group["lr"] = rate
+            group["lr"], group["eps"] = rate, epsilon_at(self.done, self.settings)
         self._optimiser.step()
         self.done += 1
         metrics["learning_rate"] = rate
         return metrics
+
+    @property
+    def full_precision(self) -> bool:
+        """Whether it computes in fp32 or finer."""
+        return not self.machine.bf16
 
     def gradient(self, *parts: Part, group: str) -> Tensor:
         """[D] the gradient of the weighted sum of the parts' mean losses; nothing moves.

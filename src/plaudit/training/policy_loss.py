@@ -23,7 +23,7 @@ from plaudit.losses.policy import (
     weighted_reinforce_loss,
 )
 from plaudit.losses.reduction import Portion, constant_portion, masked_sum, sequence_portion, token_portion
-from plaudit.losses.value import clipped_value_loss, value_loss
+from plaudit.losses.value import ClippedValue, clipped_value_loss, value_loss
 from plaudit.tuning import Estimator, Objective, Reduction
 
 __all__ = ["PolicyBatch", "PolicyLoss"]
@@ -98,6 +98,7 @@ class PolicyLoss:
             "policy_loss": (policy.total.detach(), policy.denominator),
             "clip_share": mean(surrogate.held_BT.float()),
             "kl_to_old": mean(k3(batch.old_logp_BT, outputs.logp_BT)),
+            "ratio_moved": mean((outputs.logp_BT - batch.old_logp_BT).expm1().abs()),
             "entropy": mean(outputs.entropy_BT),
         }
         if self.entropy:
@@ -107,9 +108,11 @@ class PolicyLoss:
             total = total + self.beta * self._reduced(cost_BT, mask_BT).total
             metrics["kl_loss"] = mean(cost_BT)
         if self.value_weight is not None:
-            value_BT = self._value_loss(outputs.value_BT, batch)
-            total = total + self.value_weight * self._reduced(value_BT, mask_BT).total
-            metrics["value_loss"] = mean(value_BT)
+            value = self._value_loss(outputs.value_BT, batch)
+            total = total + self.value_weight * self._reduced(value.loss_BT, mask_BT).total
+            metrics["value_loss"] = mean(value.loss_BT)
+            if self.value_clip is not None:
+                metrics["value_clip_share"] = mean(value.held_BT.float())
         return LossSum(total, policy.denominator, metrics)
 
     def _surrogate(self, logp_BT: Tensor, batch: PolicyBatch) -> Surrogate:
@@ -150,7 +153,8 @@ class PolicyLoss:
             outputs.logp_BT, from_BT, estimator=_IN_LOSS[self.estimator], old_logp_BT=batch.old_logp_BT
         )
 
-    def _value_loss(self, value_BT: Tensor, batch: PolicyBatch) -> Tensor:
+    def _value_loss(self, value_BT: Tensor, batch: PolicyBatch) -> ClippedValue:
         if self.value_clip is None:
-            return value_loss(value_BT, batch.return_BT)
-        return clipped_value_loss(value_BT, batch.value_BT, batch.return_BT, clip=self.value_clip).loss_BT
+            loss_BT = value_loss(value_BT, batch.return_BT)
+            return ClippedValue(loss_BT, torch.zeros_like(loss_BT, dtype=torch.bool))
+        return clipped_value_loss(value_BT, batch.value_BT, batch.return_BT, clip=self.value_clip)
