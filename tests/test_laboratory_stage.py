@@ -122,6 +122,23 @@ def test_an_annealed_price_of_kl_ends_at_its_end():
     assert lab.share(task.policy()) > 0.95
 
 
+def test_rejection_rests_at_the_optimum():
+    """There r - beta log(pi / ref) is the same for all answers of a prompt; the rewards alone are not."""
+    shares = []
+    for beta in (1.0, 0.0):
+        lab = make_laboratory(0)
+        policy = Table(lab)
+        policy.logit_PSV.data = lab.optimum()
+        task = laboratory_stage(
+            lab, settings_of(algorithm="rejection", steps=60, kl={"beta": beta}), seed=0, policy=policy
+        )
+        task.climb()
+        shares.append(lab.share(task.policy()))
+    print(f"with its cost of KL {shares[0]:.4f}, without {shares[1]:.4f}")
+    assert shares[0] > 0.99
+    assert shares[1] < 0.9
+
+
 def test_the_network_says_what_the_policy_says():
     lab = make_laboratory(0)
     policy = Network(lab, seed=3)

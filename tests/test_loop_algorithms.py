@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import math
+import re
+from pathlib import Path
 
 import pytest
 import torch
@@ -13,6 +15,15 @@ from plaudit import loop
 from plaudit.loop import road
 from plaudit.recipe import recipe_from
 from plaudit.tuning import PARTS
+
+PAGE = Path(__file__).resolve().parent.parent / "docs" / "algorithms" / "metrics.md"
+
+
+def explained() -> re.Pattern[str]:
+    """What docs/algorithms/metrics.md has an entry for; a part of a name in capitals stands for any word."""
+    names = re.findall(r"^\| `([^`]+)` \|", PAGE.read_text(encoding="utf-8"), re.MULTILINE)
+    assert "reward" in names
+    return re.compile("|".join(re.sub(r"[A-Z]+", r"[^/]+", name) for name in names))
 
 
 @pytest.mark.parametrize(("name", "top_p"), [*((name, 1.0) for name in PARTS), ("ppo", 0.9), ("rloo", 0.9)])
@@ -28,6 +39,8 @@ def test_every_algorithm_goes_the_whole_road(own_road, tmp_path, monkeypatch, na
     lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
     mine = [line for line in lines if line["stage"] == "policy"]
     extra = {"ppo-ptx": "policy/pretraining_loss", "ppg": "policy/auxiliary/kl", "sac": "policy/q_loss"}
+    strangers = {key for line in mine for key in line if not explained().fullmatch(key.removeprefix("policy/"))}
+    assert strangers == set(), "docs/algorithms/metrics.md does not say what these are"
     if name in extra:
         assert math.isfinite(mine[-1][extra[name]])
 

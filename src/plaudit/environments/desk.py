@@ -49,14 +49,16 @@ class BookDesk:
         return [Prompt(text=wish.format(name) + "\n") for wish, name in product(_WISHES, _NAMES)]
 
     def demonstrations(self, count: int, seed: int) -> list[Demonstration]:
-        """What an untaught clerk says: asks now and then, and hands out books without listening."""
+        """What an untaught clerk says: asks one customer in three, and listens to one reply in four."""
         return list(islice(self._said(Random(f"desk/demonstrations/{seed}")), count))
 
     def _said(self, rng: Random) -> Iterator[Demonstration]:
         prompts = self.prompts()
         while True:
-            prompt = rng.choice(prompts)
-            if rng.random() < 0.3:
+            prompt, given = rng.choice(prompts), rng.choice(self.KINDS)
+            if rng.random() < 1 / 3:
                 yield Demonstration(prompt=prompt, answer="Which kind?")
-                prompt = Prompt(text=f"{prompt.text}Which kind?\n{rng.choice(self.KINDS).capitalize()}, please.\n")
-            yield Demonstration(prompt=prompt, answer=f"Here are some {rng.choice(self.KINDS)}.")
+                wanted = rng.choice(self.KINDS)
+                prompt = Prompt(text=f"{prompt.text}Which kind?\n{wanted.capitalize()}, please.\n")
+                given = wanted if rng.random() < 1 / 4 else given
+            yield Demonstration(prompt=prompt, answer=f"Here are some {given}.")

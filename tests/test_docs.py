@@ -1,0 +1,111 @@
+"""The pages of docs/ keep what they promise: a page for each algorithm in both languages, recipes that load, links and
+tests that are there. That no run logs a name without an entry is asked in `test_loop_algorithms.py`.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+from pathlib import Path
+from typing import get_args
+from urllib.parse import unquote
+
+import pytest
+import yaml
+
+from plaudit.recipe import recipe_from
+from plaudit.tuning import PARTS, Algorithm
+
+ROOT = Path(__file__).resolve().parent.parent
+DOCS = ROOT / "docs"
+ALGORITHMS = DOCS / "algorithms"
+PAGES = sorted(DOCS.rglob("*.md"))
+ENGLISH = sorted(page for page in ALGORITHMS.glob("*.md") if not page.name.endswith(".zh.md"))
+SECTIONS = 9
+
+
+def name_of(page: Path) -> str:
+    """How a page is called in a test's name."""
+    return page.relative_to(DOCS).as_posix()
+
+
+def prose(page: Path) -> str:
+    """A page without its blocks of code."""
+    return re.sub(r"^```.*?^```", "", page.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
+
+
+def links(page: Path) -> list[str]:
+    """The places that a page links to, pictures too, without those on the web."""
+    found = re.findall(r"\]\(([^)\s]+)\)", prose(page))
+    return [unquote(link.partition("#")[0]) for link in found if "://" not in link]
+
+
+def outline(page: Path) -> dict[str, list[str]]:
+    """What a page and its twin must share: headings, links, names, tables, the marker for figures, and code; of the
+    blocks of formulas, in which there are words, only their number.
+    """
+    text, bare = page.read_text(encoding="utf-8"), prose(page)
+    blocks = re.findall(r"^```(\w+)\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+    return {
+        "headings": re.findall(r"^(#+) ", bare, re.MULTILINE),
+        "code": ["" if kind == "text" else re.sub(r"\s*#.*", "", code) for kind, code in blocks],
+        "links": sorted(link.replace(".zh.md", ".md") for link in re.findall(r"\]\(([^)\s]+)\)", bare)),
+        "names": sorted(set(re.findall(r"`([^`\n]+)`", bare))),
+        "tables": [str(line.count("|")) for line in bare.splitlines() if line.startswith("|")],
+        "markers": re.findall(r"<!-- \w+ -->", bare),
+    }
+
+
+def test_every_algorithm_has_its_page():
+    assert set(PARTS) == set(get_args(Algorithm))
+    assert {page.stem for page in ENGLISH} == set(PARTS) | {"README", "metrics"}
+    for name in PARTS:
+        page = ALGORITHMS / f"{name}.md"
+        assert len(re.findall(r"^## ", prose(page), re.MULTILINE)) == SECTIONS, name
+        assert prose(page).count("<!-- study -->") == 1, name
+        assert f"algorithm: {name}\n" in page.read_text(encoding="utf-8")
+        assert f"[{name}]({name}.md)" in prose(ALGORITHMS / "README.md")
+
+
+@pytest.mark.parametrize("page", ENGLISH, ids=name_of)
+def test_every_page_has_its_twin(page):
+    twin = page.with_suffix(".zh.md")
+    assert f"English | [中文]({twin.name})" in prose(page).splitlines()
+    assert f"[English]({page.name}) | 中文" in prose(twin).splitlines()
+    mine, theirs = outline(page), outline(twin)
+    for each in (mine, theirs):
+        each["links"] = [link for link in each["links"] if link != page.name]
+    assert theirs == mine
+
+
+def test_every_metric_that_is_explained_is_logged_somewhere():
+    source = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "src").rglob("*.py"))
+    names = re.findall(r"^\| `([^`]+)` \|", (ALGORITHMS / "metrics.md").read_text(encoding="utf-8"), re.MULTILINE)
+    assert names
+    assert [name for name in names if f'"{re.sub("[A-Z]+$", "", name)}' not in source] == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_every_link_leads_somewhere(page):
+    assert [link for link in links(page) if not (page.parent / link).exists()] == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_every_test_that_is_named_is_there(page):
+    for test, place in re.findall(r"\[`(test_\w+)`\]\(([^)\s]+)\)", prose(page)):
+        body = ast.parse((page.parent / place).read_text(encoding="utf-8")).body
+        assert test in {node.name for node in body if isinstance(node, ast.FunctionDef)}
+
+
+@pytest.mark.parametrize("page", ENGLISH, ids=name_of)
+def test_every_recipe_loads(page):
+    for text in re.findall(r"^```yaml\n(.*?)^```", page.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL):
+        recipe = recipe_from(yaml.safe_load(text))
+        assert recipe.policy is not None
+        assert recipe.policy.algorithm == page.stem
+
+
+@pytest.mark.parametrize("page", ENGLISH, ids=name_of)
+def test_every_picture_is_there_or_missed_aloud(page):
+    pictures = re.findall(r"!\[[^\]]+\]\(([^)]+)\)", prose(page))
+    assert pictures == ([f"{page.stem}.png"] if (ALGORITHMS / f"{page.stem}.png").exists() else [])
