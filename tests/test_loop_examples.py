@@ -190,3 +190,12 @@ def test_a_service_that_falls_stops_the_run_and_the_same_call_goes_on(small, ser
     for name in ("policy/model.safetensors", "evaluation.jsonl"):
         assert (tmp_path / "run" / name).read_bytes() == (tmp_path / "straight" / name).read_bytes()
     assert len(rounds(tmp_path / "run")) == 2
+
+
+@pytest.mark.parametrize("algorithm", ["rloo", "ppo", "ppg", "trpo"])
+def test_a_dialogue_of_two_turns(small, tmp_path, algorithm):
+    size = ["language.steps=2", "sft.epochs=0.2", "policy.answers_per_prompt=4", "policy.auxiliary.every=2"]
+    recipe = small("dialogue.yaml", *size, f"policy.algorithm={algorithm}")
+    summary = loop.run(recipe, tmp_path / "run")
+    assert {"reward_before", "reward_after", "kl_nats"} <= summary.keys()
+    assert all(0 <= line["policy/reward"] <= 1 for line in rounds(tmp_path / "run"))

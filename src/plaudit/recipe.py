@@ -325,7 +325,7 @@ def _of_scorers(recipe: Recipe) -> Iterator[Contradiction]:
     if recipe.reward is None and not recipe.scorers and recipe.environment is None and samples:
         yield Contradiction(
             "policy needs a reward: give a reward section, or scorers, such as {mine: {kind: model, path: FOLDER}}",
-            ("reward", "scorers"),
+            ("reward", "scorers", "environment"),
         )
     if recipe.reward is not None and recipe.scorers and not own:
         yield Contradiction(

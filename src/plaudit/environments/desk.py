@@ -49,16 +49,16 @@ class BookDesk:
         return [Prompt(text=wish.format(name) + "\n") for wish, name in product(_WISHES, _NAMES)]
 
     def demonstrations(self, count: int, seed: int) -> list[Demonstration]:
-        """What an untaught clerk says: asks one customer in three, and listens to one reply in four."""
+        """What an untaught clerk says: asks every other customer, and listens to every other reply."""
         return list(islice(self._said(Random(f"desk/demonstrations/{seed}")), count))
 
     def _said(self, rng: Random) -> Iterator[Demonstration]:
         prompts = self.prompts()
         while True:
             prompt, given = rng.choice(prompts), rng.choice(self.KINDS)
-            if rng.random() < 1 / 3:
+            if rng.random() < 1 / 2:
                 yield Demonstration(prompt=prompt, answer="Which kind?")
                 wanted = rng.choice(self.KINDS)
                 prompt = Prompt(text=f"{prompt.text}Which kind?\n{wanted.capitalize()}, please.\n")
-                given = wanted if rng.random() < 1 / 4 else given
+                given = wanted if rng.random() < 1 / 2 else given
             yield Demonstration(prompt=prompt, answer=f"Here are some {given}.")

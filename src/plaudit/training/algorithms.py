@@ -85,7 +85,9 @@ def kept(rollout: Rollout, parts: Parts) -> Rollout:
     keep_E, score_E = rollout.keep_B[:episodes], rollout.still_earned(rollout.score_B)[:episodes]
     size_P = torch.bincount(group_E[keep_E], minlength=rollout.tree.prompts)
     least_P, most_P = (
-        torch.zeros(rollout.tree.prompts).scatter_reduce(0, group_E[keep_E], score_E[keep_E], which, include_self=False)
+        score_E.new_zeros(rollout.tree.prompts).scatter_reduce(
+            0, group_E[keep_E], score_E[keep_E], which, include_self=False
+        )
         for which in ("amin", "amax")
     )
     alone_P = size_P < 2 if parts.groups else torch.zeros_like(size_P, dtype=torch.bool)
