@@ -63,6 +63,7 @@ def test_steps_of_a_round():
         ({"algorithm": "reinforce", "minibatch": 8}, "set policy.epochs to 1 and leave policy.minibatch out"),
         ({"algorithm": "ppo", "objective": "sequence"}, "moves answers as wholes, but to_go, a critic and normalise"),
         ({"algorithm": "gspo", "reduction": "tokens"}, "has one loss for each answer"),
+        ({"algorithm": "rloo", "objective": "answer"}, "policy.objective answer has one loss for each answer"),
         ({"algorithm": "ppo", "dual_clip": 1.1}, "dual_clip 1.1 must be above 1 + the upper clip 0.2"),
         ({"algorithm": "dapo", "dual_clip": 1.25}, "must be above 1 + the upper clip 0.28"),
         ({"algorithm": "ppo-ptx", "pretraining": 0}, "ppo-ptx is ppo with a pretraining term"),

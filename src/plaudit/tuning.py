@@ -35,7 +35,7 @@ Baseline = Literal[
     "none", "constant", "running", "batch", "fresh", "prompt", "greedy", "leave-one-out", "group", "value"
 ]
 Normalise = Literal["no", "group", "batch"]
-Objective = Literal["reinforce", "weighted", "clip", "sequence"]
+Objective = Literal["reinforce", "weighted", "clip", "sequence", "answer"]
 Reduction = Literal["tokens", "answers", "constant"]
 Where = Literal["reward", "loss"]
 Estimator = Literal["k1", "k2", "k3", "ratio-k3", "full"]
@@ -271,7 +271,8 @@ class Policy(Section):
     `batch` (biased); `no` leaves them."""
     objective: Objective | None = None
     """`reinforce`: each answer once; `weighted`: by truncated importance weights; `clip`: PPO's, by token; `sequence`:
-    PPO's with one ratio for each answer (GSPO)."""
+    PPO's with one ratio for each answer, the mean of its tokens' (GSPO); `answer`: with their product, the answer as one
+    action."""
     clip: float | None = Field(default=None, gt=0, lt=1)
     """The ratio of new to old probability is held inside [1 - clip, 1 + clip]; nothing: as the algorithm has it."""
     clip_high: float | None = Field(default=None, gt=0)
@@ -404,15 +405,16 @@ def _of_parts(policy: Policy, parts: Parts) -> Iterator[Contradiction]:
             "that gave it: set policy.epochs to 1 and leave policy.minibatch out, or set policy.objective to weighted",
             ("policy.objective", "policy.algorithm", "policy.epochs", "policy.minibatch"),
         )
-    if parts.objective == "sequence" and (parts.to_go or parts.baseline == "value" or parts.normalise == "batch"):
+    whole = parts.objective in ("sequence", "answer")
+    if whole and (parts.to_go or parts.baseline == "value" or parts.normalise == "batch"):
         yield Contradiction(
-            "policy.objective sequence moves answers as wholes, but to_go, a critic and normalise batch tell their "
+            f"policy.objective {parts.objective} moves answers as wholes, but to_go, a critic and normalise batch tell their "
             "tokens apart: leave these out",
             ("policy.objective", "policy.algorithm", "policy.to_go", "policy.baseline", "policy.normalise"),
         )
-    if parts.objective == "sequence" and parts.reduction != "answers":
+    if whole and parts.reduction != "answers":
         yield Contradiction(
-            "policy.objective sequence has one loss for each answer: set policy.reduction to answers",
+            f"policy.objective {parts.objective} has one loss for each answer: set policy.reduction to answers",
             ("policy.objective", "policy.algorithm", "policy.reduction"),
         )
     if parts.update == "trust-region":

@@ -204,6 +204,9 @@ def test_sequence_ratio_by_hand():
     mask_BT = torch.tensor([[True, True, False], [True, False, False]])
     # sqrt(4 x 1); 3
     torch.testing.assert_close(sequence_ratio(logp_BT, old_logp_BT, mask_BT), numbers([2, 3])[0])
+    whole_B = sequence_ratio(logp_BT, old_logp_BT, mask_BT, rooted=False)  # 4 x 1; 3
+    torch.testing.assert_close(whole_B, sequence_weights(logp_BT, old_logp_BT, mask_BT))
+    torch.testing.assert_close(whole_B, numbers([4, 3])[0])
 
 
 def test_sequence_surrogate_by_hand():
@@ -222,6 +225,17 @@ def test_sequence_surrogate_by_hand():
     # -advantage x ratio / length where free
     torch.testing.assert_close(logp_BT.grad, numbers([0, 0], [2, 0], [-0.25, -0.25], [0, 0]))
     assert advantage_B.grad is None
+
+
+def test_surrogate_of_whole_answers_by_hand():
+    """As above, with ratios of 4, 2, 0.25, 0.5; where free the gradient is -advantage x ratio on every token."""
+    logp_BT = logs([4, 1], [2, 1], [0.5, 0.5], [0.5, 1]).requires_grad_()
+    mask_BT = torch.tensor([[True, True], [True, False], [True, True], [True, False]])
+    old_logp_BT, advantage_B = torch.zeros(4, 2, dtype=torch.float64), numbers([1, -1, 1, -1])[0]
+    got = sequence_clipped_surrogate(logp_BT, old_logp_BT, advantage_B, mask_BT, low=0.2, high=0.3, rooted=False)
+    torch.testing.assert_close(got.loss_B, numbers([-1.3, 2, -0.25, 0.8])[0])
+    got.loss_B.sum().backward()
+    torch.testing.assert_close(logp_BT.grad, numbers([0, 0], [2, 0], [-0.25, -0.25], [0, 0]))
 
 
 @given(seed=st.integers(0, 99), pad=st.integers(0, 4))

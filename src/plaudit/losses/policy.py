@@ -276,18 +276,19 @@ def dual_clipped_surrogate(
     return Surrogate(loss_BT, inner.ratio_BT, inner.held_BT | beyond_BT)
 
 
-def sequence_ratio(logp_BT: Tensor, old_logp_BT: Tensor, mask_BT: Tensor) -> Tensor:
-    """How much more probable an answer is than when it was sampled, per token of it.
+def sequence_ratio(logp_BT: Tensor, old_logp_BT: Tensor, mask_BT: Tensor, *, rooted: bool = True) -> Tensor:
+    """How much more probable an answer is than when it was sampled, per token of it or as a whole.
 
-        s_b = (pi(answer_b) / pi_old(answer_b))^(1 / |answer_b|)
+        s_b = (pi(answer_b) / pi_old(answer_b))^(1 / |answer_b|)        without the root where not `rooted`
 
     Zheng et al. 2025 (GSPO), eq. 7, https://arxiv.org/abs/2507.18071. The root makes answers of all lengths comparable;
-    it is the geometric mean of the tokens' ratios, and no importance weight.
+    it is the geometric mean of the tokens' ratios, and no importance weight. Without it, it is one.
 
     Args:
         logp_BT: [B, T] log-probabilities of the sampled tokens under the policy being tuned, in nats.
         old_logp_BT: [B, T] the same under the policy that sampled them.
         mask_BT: [B, T] bool, the tokens of the answer.
+        rooted: take the root, as GSPO does.
 
     Returns:
         [B] ratios. Gradient flows into `logp_BT` only.
@@ -298,7 +299,7 @@ def sequence_ratio(logp_BT: Tensor, old_logp_BT: Tensor, mask_BT: Tensor) -> Ten
     check_same_shape(logp_BT=logp_BT, old_logp_BT=old_logp_BT, mask_BT=mask_BT)
     total_B = masked_sum(logp_BT - old_logp_BT.detach(), mask_BT)
     check_rows("mask_BT", mask_BT)
-    return (total_B / mask_BT.sum(-1)).exp()
+    return (total_B / mask_BT.sum(-1)).exp() if rooted else total_B.exp()
 
 
 def sequence_clipped_surrogate(
@@ -309,6 +310,7 @@ def sequence_clipped_surrogate(
     *,
     low: float = 3e-4,
     high: float = 4e-4,
+    rooted: bool = True,
 ) -> SequenceSurrogate:
     """The clipped objective with one ratio for each answer, negated, per answer.
 
@@ -316,7 +318,8 @@ def sequence_clipped_surrogate(
 
     Zheng et al. 2025 (GSPO), eq. 5, https://arxiv.org/abs/2507.18071, with the clips of their section 5.1. A mean moves
     far less than a token does, so the clips are much tighter than PPO's. At ratio 1 the gradient is that of
-    `reinforce_loss` averaged over each answer's tokens (`sequence_portion`).
+    `reinforce_loss` averaged over each answer's tokens (`sequence_portion`), or summed over them where not `rooted`:
+    that is PPO's objective with whole answers for actions, as TRL's RLOO has it.
 
     Args:
         logp_BT: [B, T] log-probabilities of the sampled tokens under the policy being tuned, in nats.
@@ -325,6 +328,7 @@ def sequence_clipped_surrogate(
         mask_BT: [B, T] bool, the tokens of the answer.
         low: how far below 1 the ratio may fall before a negative advantage stops pushing it down.
         high: how far above 1 it may rise before a positive advantage stops pushing it up.
+        rooted: take the root of the ratio, as GSPO does.
 
     Returns:
         Loss, ratio and where the clip held. Gradient flows into `logp_BT` only, and nowhere that the clip holds.
@@ -332,7 +336,7 @@ def sequence_clipped_surrogate(
     Raises:
         ShapeError: the shapes differ, the mask is not boolean, or a row of it selects nothing.
     """
-    ratio_B = sequence_ratio(logp_BT, old_logp_BT, mask_BT)
+    ratio_B = sequence_ratio(logp_BT, old_logp_BT, mask_BT, rooted=rooted)
     if advantage_B.shape != ratio_B.shape:
         raise ShapeError(
             f"advantage_B {tuple(advantage_B.shape)} must hold one for each row of mask_BT {tuple(mask_BT.shape)}"

@@ -124,10 +124,13 @@ class PolicyLoss:
                 if bound is None:
                     return clipped_surrogate(logp_BT, old_BT, advantage_BT, low=low, high=high)
                 return dual_clipped_surrogate(logp_BT, old_BT, advantage_BT, low=low, high=high, bound=bound)
-            case "sequence":
+            case "sequence" | "answer":
                 mask_BT = batch.tree.mask_BT()
                 # every token of an answer has its advantage, so the first one's will do
-                found = sequence_clipped_surrogate(logp_BT, old_BT, advantage_BT[:, 0], mask_BT, low=low, high=high)
+                rooted = self.objective == "sequence"
+                found = sequence_clipped_surrogate(
+                    logp_BT, old_BT, advantage_BT[:, 0], mask_BT, low=low, high=high, rooted=rooted
+                )
                 return Surrogate(*(x_B[:, None].expand(mask_BT.shape) for x_B in found))
         weight_BT = token_weights(logp_BT, old_BT, truncate=self.truncate)
         never_BT = torch.zeros_like(weight_BT, dtype=torch.bool)
