@@ -431,6 +431,13 @@ def _of_parts(policy: Policy, parts: Parts) -> Iterator[Contradiction]:
                 "in a ball of KL only: leave it out",
                 (name, "policy.algorithm"),
             )
+    unread = {"soft": ("entropy", "pretraining", "supervised"), "imitation": ("entropy",)}.get(parts.update, ())
+    for name in unread:
+        if getattr(policy, name):
+            yield Contradiction(
+                f"policy.{name} is not read by {policy.algorithm}: leave it out, or take another algorithm",
+                (f"policy.{name}", "policy.algorithm"),
+            )
     if parts.update == "soft" and (not policy.kl.beta or parts.where == "loss"):
         yield Contradiction(
             "policy.kl.beta is sac's temperature: it must be above 0, and policy.kl.where stays reward",
