@@ -9,7 +9,7 @@ import pytest
 
 from plaudit.environments import BookDesk, FunctionEnvironment, environment_of
 from plaudit.errors import RecipeError, ScorerError
-from plaudit.playing import ByDesk, ByOwnFunction
+from plaudit.playing import Playing
 from plaudit.recipe import recipe_from
 from plaudit.records import Answer, Ended, Episode, Prompt
 from plaudit.tuning import PARTS
@@ -17,7 +17,7 @@ from plaudit.tuning import PARTS
 ROAD: dict[str, Any] = {
     "model": {"path": "folder"},
     "data": {"prompts": [{"path": "prompts.jsonl"}], "documents": [{"path": "texts.jsonl"}]},
-    "environment": {"kind": "desk"},
+    "environment": {},
     "policy": {"algorithm": "rloo"},
 }
 
@@ -29,7 +29,7 @@ def problems(**changes: Any) -> str:
 
 
 def test_an_environment_is_a_reward():
-    assert recipe_from(ROAD).environment == ByDesk(kind="desk", turns=2)
+    assert recipe_from(ROAD).environment == Playing(path="desk", turns=2)
 
 
 @pytest.mark.parametrize("name", PARTS)
@@ -46,8 +46,7 @@ def test_which_algorithms_play(name):
         ({"policy": None}, "environment is for a policy: give a policy section"),
         ({"scorers": {"long": {"kind": "length", "target": 9}}}, "environment gives the reward itself"),
         ({"evaluate": {"decoding": "beam"}}, "evaluate.decoding beam finds one answer, not a conversation"),
-        ({"environment": {"kind": "desk", "turns": 0}}, "environment.desk.turns: input should be greater"),
-        ({"environment": {"kind": "function"}}, "environment.function.path: field required"),
+        ({"environment": {"turns": 0}}, "environment.turns: input should be greater"),
     ],
 )
 def test_what_does_not_go_together(changes, message):
@@ -57,14 +56,14 @@ def test_what_does_not_go_together(changes, message):
 
 
 def test_a_function_of_ones_own(tmp_path: Path):
-    assert isinstance(environment_of(ByDesk(kind="desk")), BookDesk)
+    assert isinstance(environment_of(Playing()), BookDesk)
     path = tmp_path / "mine.py"
     path.write_text("def reply(episode):\n    return len(episode.answers), 'more'\n", encoding="utf-8")
-    environment = environment_of(ByOwnFunction(kind="function", path=f"{path}:reply"))
+    environment = environment_of(Playing(path=f"{path}:reply"))
     assert isinstance(environment, FunctionEnvironment)
     answer = Answer(text="", token_ids=(), logps=(), ended=Ended.STOPPED, seed=0)
     episode = Episode(prompt=Prompt(text="so"), context_ids=(), answers=(answer,), seed=0)
     assert environment.step([episode]) == [(1.0, "more", {})]
     path.write_text("def reply(prompt, answer):\n    return 0, None\n", encoding="utf-8")
     with pytest.raises(ScorerError, match="is called with an episode, but takes other arguments"):
-        environment_of(ByOwnFunction(kind="function", path=f"{path}:reply"))
+        environment_of(Playing(path=f"{path}:reply"))

@@ -1,34 +1,19 @@
-"""The settings of environments: whom the policy talks to, and for how many turns."""
+"""The settings of an environment: whom the policy talks to, and for how many turns."""
 
 from __future__ import annotations
-
-from typing import Annotated, Literal
 
 from pydantic import Field
 
 from plaudit.section import Section
 
-__all__ = ["ByDesk", "ByOwnFunction", "Playing"]
+__all__ = ["Playing"]
 
 
-class _Turns(Section):
+class Playing(Section):
+    """Whom the policy talks to, and who gives its reward in place of scorers; nothing: one answer, graded by them."""
+
+    path: str = "desk"
+    """A Python function of your own, `file.py:function`, that is called with the episode so far and returns a reward and
+    a reply, or None to end it; or `desk`, a customer who says which book she wants when she is asked."""
     turns: int = Field(default=2, ge=1)
     """Answers of the policy in an episode, at most."""
-
-
-class ByDesk(_Turns):
-    """A customer at a book desk who says what she wants when she is asked: a small task that takes two turns."""
-
-    kind: Literal["desk"]
-
-
-class ByOwnFunction(_Turns):
-    """A Python function of your own, `(episode) -> (reward, reply)`; a reply that is None ends the episode."""
-
-    kind: Literal["function"]
-    path: str
-    """`file.py:function`."""
-
-
-Playing = Annotated[ByDesk | ByOwnFunction, Field(discriminator="kind")]
-"""The settings of one environment, of whatever kind."""

@@ -273,7 +273,6 @@ class Recipe(Section):
     scorers: dict[Annotated[str, Field(pattern=r"^[\w-]+$")], Scoring] = {}
     """The policy's reward, their weighted sum, each under a name; nothing: the reward stage's model alone."""
     environment: Playing | None = None
-    """Whom the policy talks to, and who gives its reward, in place of scorers; nothing: one answer, graded by them."""
     policy: Policy | None = None
     evaluate: Evaluate = Evaluate()
     tracking: Tracking = Tracking()

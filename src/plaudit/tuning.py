@@ -271,8 +271,8 @@ class Policy(Section):
     `batch` (biased); `no` leaves them."""
     objective: Objective | None = None
     """`reinforce`: each answer once; `weighted`: by truncated importance weights; `clip`: PPO's, by token; `sequence`:
-    PPO's with one ratio for each answer, the mean of its tokens' (GSPO); `answer`: with their product, the answer as one
-    action."""
+    PPO's with one ratio for each answer, the mean of its tokens' (GSPO); `answer`: with their product, the answer as
+    one action."""
     clip: float | None = Field(default=None, gt=0, lt=1)
     """The ratio of new to old probability is held inside [1 - clip, 1 + clip]; nothing: as the algorithm has it."""
     clip_high: float | None = Field(default=None, gt=0)
@@ -408,8 +408,8 @@ def _of_parts(policy: Policy, parts: Parts) -> Iterator[Contradiction]:
     whole = parts.objective in ("sequence", "answer")
     if whole and (parts.to_go or parts.baseline == "value" or parts.normalise == "batch"):
         yield Contradiction(
-            f"policy.objective {parts.objective} moves answers as wholes, but to_go, a critic and normalise batch tell their "
-            "tokens apart: leave these out",
+            f"policy.objective {parts.objective} moves answers as wholes, but to_go, a critic and normalise batch tell "
+            "their tokens apart: leave these out",
             ("policy.objective", "policy.algorithm", "policy.to_go", "policy.baseline", "policy.normalise"),
         )
     if whole and parts.reduction != "answers":

@@ -374,7 +374,8 @@ def test_a_folder_that_is_no_run(command, tmp_path):
 
 
 SLOW_RUN = """
-import sys, time, types
+import signal, sys, time, types
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background has it ignored
 import plaudit
 from plaudit.cli import main
 def run(*args, **kwargs):

@@ -12,6 +12,7 @@ from plaudit.cli import app
 from plaudit.cli.starter import commented, starter
 from plaudit.demo import demo_recipe
 from plaudit.errors import RecipeError
+from plaudit.playing import Playing
 from plaudit.recipe import Recipe, load_recipe, recipe_from, settings
 
 
@@ -48,7 +49,8 @@ def test_what_is_behind_a_hash_can_be_switched_on():
     text = commented({"world": {}})
     blocks = re.findall(r"^( *)# (\w+):\n((?:\1#   .*\n)+)", text, re.MULTILINE)
     given = {name: yaml.safe_load(re.sub(r"^ *#   ", "", lines, flags=re.MULTILINE)) for _, name, lines in blocks}
-    assert list(given) == ["adapter", "language", "sft", "collect", "reward", "policy"]
+    assert list(given) == ["adapter", "language", "sft", "collect", "reward", "environment", "policy"]
+    assert Playing.model_validate(given.pop("environment")) == Playing()  # in place of a reward
     recipe = recipe_from({"world": {}, "model": {"adapter": given.pop("adapter")}} | given)
     assert recipe == recipe_from({"world": {}, "model": {"adapter": {}}} | {stage: {} for stage in given})
 

@@ -124,5 +124,5 @@ def test_what_is_refused():
         sequence_portion(x_BT, mask_BT)
     with pytest.raises(ShapeError, match="any of the 1 portions"):
         mean_of([token_portion(x_BT[1:], mask_BT[1:])])
-    with pytest.raises(RecipeError, match="budget must be 1 token or more, got 0"):
+    with pytest.raises(RecipeError, match="budget must be above 0 tokens, got 0"):
         constant_portion(x_BT, mask_BT, budget=0)

@@ -403,7 +403,9 @@ def test_a_sampler_must_say_what_it_left_out(tmp_path):
 
     stage = Stage(tmp_path, settings_of(sampling=TOP_P))
     with pytest.raises(RecipeError, match=r"top_p 0.9 leaves tokens out, and Silent does not say which"):
-        sampled(Silent(stage.network.model, WORDS, CPU), WORDS, PROMPTS, stage.settings, 0, "answer", answers=2)
+        sampled(
+            Silent(stage.network.model, WORDS, CPU), WORDS, PROMPTS, stage.settings.sampling, 0, "answer", answers=2
+        )
 
 
 def test_a_round_needs_its_prompts(tmp_path):

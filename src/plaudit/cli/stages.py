@@ -33,7 +33,7 @@ def add_to(app: typer.Typer) -> None:
     """Register these commands."""
     app.command(cls=with_settings(), help=_WHOLE)(_command("run", None))
     for stage, does in _STAGES.items():
-        read = (stage, "scorers") if stage == "policy" else (stage,)
+        read = (stage, "scorers", "environment") if stage == "policy" else (stage,)
         app.command(cls=with_settings(*read), help=does)(_command(stage, stage))
 
 

@@ -8,7 +8,7 @@ from typing import Any
 from plaudit.environments.desk import BookDesk
 from plaudit.environments.seam import Environment, Step
 from plaudit.errors import ScorerError
-from plaudit.playing import ByDesk, Playing
+from plaudit.playing import Playing
 from plaudit.records import Episode
 from plaudit.scorers.function import load_function
 
@@ -59,6 +59,6 @@ def environment_of(settings: Playing) -> Environment:
     Raises:
         ScorerError: see `load_function`.
     """
-    if isinstance(settings, ByDesk):
+    if settings.path == "desk":
         return BookDesk()
     return FunctionEnvironment(load_function(settings.path, "an episode"), settings.path)
