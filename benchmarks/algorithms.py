@@ -6,7 +6,9 @@ The task is `plaudit.testing.make_laboratory`: three prompts, 121 answers each, 
 sampling drawn anew for each seed. The policy, a small neural network at the reference, learns through the product's
 own policy stage (`plaudit.testing.laboratory_stage`), from sampled answers alone; how far it has come is then
 computed by enumeration: share = (J - J_ref) / (J* - J_ref), J = E[r] - beta KL, for beta 1, and for beta 0.3 with a
-price of KL that falls from 1 (`kl.start`).
+price of KL that falls from 1 (`kl.start`). Algorithms that climb something else are held to what they climb
+(`own_objectives.py`), on a table of logits where the network's local optima would be what is measured; their share of
+J stands beside.
 
 `--work` keeps what each run reached, and the same command goes on from there. The last line is one JSON object.
 """
@@ -20,19 +22,28 @@ import platform
 import statistics
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
+from benchmarks.own_objectives import Aim, largest_reward, steps_at_rest, text_policy, with_text
+from torch import Tensor
 
-from plaudit.testing import make_laboratory
-from plaudit.testing.stage import laboratory_stage
+from plaudit.batch import pack
+from plaudit.models.load import Machine
+from plaudit.testing import Laboratory, Table, make_laboratory
+from plaudit.testing.stage import LaboratoryNetwork, laboratory_stage
+from plaudit.training.learner import ModelLearner, Part
+from plaudit.training.preference_stage import PreferenceBatch, PreferenceLoss
+from plaudit.training.text_stages import TokenText, texts_beside
 from plaudit.tuning import Policy
 
+TEXT_WEIGHT = 0.1
+"""Of E_D[log pi] in the objective of ppo-ptx, in units of reward a nat."""
 LEARNING = {"learning_rate": 0.02, "warmup": 0, "decay": "linear", "clip_norm": 1e9}
 BETAS = (1.0, 0.3)
 BAR = (0.99, 0.97)
@@ -50,6 +61,11 @@ class Case:
     group: int = 8
     bars: Mapping[float, tuple[float, float]] = field(default_factory=dict)
     """By beta, where they are not `BAR`."""
+    aim: Aim | None = None
+    """What it is held to, where that is not J."""
+    betas: tuple[float, ...] = BETAS
+    table: bool = False
+    """Tune a table of logits, not a network."""
 
     def samples(self) -> int:
         """Answers drawn in all."""
@@ -57,6 +73,9 @@ class Case:
         return self.rounds * self.prompts * (self.group + fresh)
 
 
+PAIRS = 300
+"""Of each optimiser step of dpo."""
+IN_LOSS = {"where": "loss", "estimator": "k3"}
 IN_REWARD = {"where": "reward", "estimator": "k1"}
 CASES = {
     **{
@@ -75,6 +94,33 @@ CASES = {
     ),
     "ppg": Case(settings={"algorithm": "ppg", "epochs": 2}),
     "trpo": Case(settings={"algorithm": "trpo", "epochs": 2, "trust": {"bound": 0.01}}, rounds=400),
+    "grpo, k3 in the loss": Case(
+        settings={"algorithm": "grpo", "kl": IN_LOSS},
+        aim=steps_at_rest(over_answers=True, normalised=True, group=8),
+        bars=dict.fromkeys(BETAS, (0.93, 0.0)),
+        table=True,
+    ),
+    "dr-grpo, k3 in the loss": Case(
+        settings={"algorithm": "dr-grpo", "kl": IN_LOSS},
+        aim=steps_at_rest(over_answers=False, normalised=False, group=8),
+        bars=dict.fromkeys(BETAS, (0.93, 0.0)),
+        table=True,
+    ),
+    "ppo-ptx": Case(settings={"algorithm": "ppo-ptx", "epochs": 2}, aim=with_text(TEXT_WEIGHT)),
+    "dpo": Case(
+        settings={"algorithm": "dpo", "optimiser": {**LEARNING, "learning_rate": 0.2}},
+        rounds=1600,
+        prompts=PAIRS,
+        group=2,
+        table=True,
+    ),
+    "dapo, no KL": Case(
+        settings={"algorithm": "dapo", "kl": {"beta": 0.0, "start": None}},
+        aim=largest_reward(),
+        bars={1.0: (0.90, 0.80)},
+        betas=(1.0,),
+        table=True,
+    ),
 }
 
 
@@ -82,14 +128,14 @@ def main() -> None:
     given = arguments()
     names = given.only or list(CASES)
     given.work.mkdir(parents=True, exist_ok=True)
-    jobs = [(name, beta, seed) for name in names for beta in BETAS for seed in range(given.seeds)]
+    jobs = [(name, beta, seed) for name in names for beta in CASES[name].betas for seed in range(given.seeds)]
     begun = time.perf_counter()
     with ProcessPoolExecutor(given.jobs) as pool:
-        shares = dict(zip(jobs, pool.map(one_run, jobs, [given.work] * len(jobs)), strict=True))
+        runs = dict(zip(jobs, pool.map(one_run, jobs, [given.work] * len(jobs)), strict=True))
     result: dict[str, Any] = {"benchmark": "algorithms", "seeds": given.seeds, "algorithms": {}}
     for name in names:
-        for beta in BETAS:
-            mine = [shares[name, beta, seed] for seed in range(given.seeds)]
+        for beta in CASES[name].betas:
+            mine = [runs[name, beta, seed] for seed in range(given.seeds)]
             row = verdict(CASES[name], beta, mine)
             result["algorithms"][f"{name}, beta {beta:g}"] = row
             print(
@@ -115,8 +161,17 @@ def arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def one_run(job: tuple[str, float, int], work: Path) -> float:
-    """The share of the way that one run goes."""
+class Reached(NamedTuple):
+    """How far a run went."""
+
+    share: float
+    """Of the way to what it is held to."""
+    of_j: float
+    """Of the way to the optimum of E[r] - beta KL."""
+
+
+def one_run(job: tuple[str, float, int], work: Path) -> Reached:
+    """One run, or what it reached when it was run before."""
     name, beta, seed = job
     case = CASES[name]
     settings = settings_of(case, beta)
@@ -125,21 +180,87 @@ def one_run(job: tuple[str, float, int], work: Path) -> float:
     if kept.exists():
         before = json.loads(kept.read_text(encoding="utf-8"))
         if before["settings"] == described:
-            return float(before["share"])
+            return Reached(before["share"], before.get("of_j", before["share"]))
     torch.set_num_threads(1)
     lab = make_laboratory(seed, beta=beta)
     begun = time.process_time()
-    task = laboratory_stage(lab, settings, seed=seed)
-    task.climb()
-    share = lab.share(task.policy())
-    found = {"settings": described, "share": share, "cpu_seconds": round(time.process_time() - begun, 1)}
+    logp_PSV = (from_pairs if case.settings["algorithm"] == "dpo" else from_answers)(lab, case, settings, seed)
+    of_j = lab.share(logp_PSV)
+    reached = Reached(of_j if case.aim is None else case.aim.share(lab, logp_PSV), of_j)
+    found = {"settings": described, **reached._asdict(), "cpu_seconds": round(time.process_time() - begun, 1)}
     kept.write_text(json.dumps(found), encoding="utf-8")
-    return share
+    return reached
+
+
+def from_answers(lab: Laboratory, case: Case, settings: Policy, seed: int) -> Tensor:
+    """[P, S, V] the policy that learned from rewards of its answers."""
+    policy = Table(lab) if case.table else None
+    if settings.algorithm != "ppo-ptx":
+        task = laboratory_stage(lab, settings, seed=seed, policy=policy)
+    else:
+        # the stage weighs nats per token, beside sums that are divided by the longest answer there may be
+        texts, tokens = texts_of(lab, 2000, seed)
+        weight = TEXT_WEIGHT * tokens / settings.sampling.max_tokens
+        settings = settings.model_copy(update={"pretraining": weight})
+        beside = texts_beside({"pretraining_loss": (weight, texts)}, 192, seed)
+        task = laboratory_stage(lab, settings, seed=seed, policy=policy, beside=beside)
+    task.climb()
+    return task.policy().detach()
+
+
+def texts_of(lab: Laboratory, count: int, seed: int) -> tuple[list[TokenText], float]:
+    """So many answers to each prompt by the policy that wrote the text, and how many tokens one has on average."""
+    logp_PSV = text_policy(lab)
+    answer_PG = lab.sample(logp_PSV, count, torch.Generator().manual_seed(seed))
+    lengths = lab.mask_AT.sum(1)
+    texts = [
+        ((lab.ref_PSV.shape[-1] + p,), tuple(lab.token_AT[a, : lengths[a]].tolist()), str(p))
+        for p, answers in enumerate(answer_PG.tolist())
+        for a in answers
+    ]
+    return texts, float((lab.answer_logp(logp_PSV).exp() * lengths).sum(-1).mean())
+
+
+def from_pairs(lab: Laboratory, case: Case, settings: Policy, seed: int) -> Tensor:
+    """[P, S, V] the policy that learned from which of two answers, any two, somebody preferred: sigmoid(r - r')."""
+    policy, generator = Table(lab), torch.Generator().manual_seed(seed)
+    network = LaboratoryNetwork(lab, policy)
+    machine = Machine(device=torch.device("cpu"), bf16=False)
+    learner = ModelLearner(network, settings.optimiser, steps=case.rounds, machine=machine, micro_tokens=2**30)
+    loss, ref_PA = PreferenceLoss(kind="dpo", beta=settings.kl.beta), lab.answer_logp(lab.ref_PSV)
+    for _ in range(case.rounds):
+        prompt_N = torch.randint(lab.prompts, (PAIRS,), generator=generator)
+        answer_N2 = torch.randint(lab.answers, (PAIRS, 2), generator=generator)
+        reward_N2 = lab.reward_PA[prompt_N[:, None], answer_N2]
+        first_N = torch.rand(PAIRS, generator=generator) < (reward_N2[:, 0] - reward_N2[:, 1]).sigmoid()
+        learner.step(Part(pairs_of(lab, ref_PA, prompt_N, answer_N2, first_N), loss))
+    return policy().detach()
+
+
+def pairs_of(lab: Laboratory, ref_PA: Tensor, prompt_N: Tensor, answer_N2: Tensor, first_N: Tensor) -> PreferenceBatch:
+    """Pairs of answers as a batch; `first_N` says where the first is preferred."""
+    lengths, vocabulary = lab.mask_AT.sum(1).tolist(), lab.ref_PSV.shape[-1]
+    tokens = [row[:length] for row, length in zip(lab.token_AT.tolist(), lengths, strict=True)]
+    won_B = torch.stack([first_N, ~first_N], -1).flatten()
+    return PreferenceBatch(
+        tree=pack(
+            [
+                ((vocabulary + p,), [tokens[a] for a in pair])
+                for p, pair in zip(prompt_N.tolist(), answer_N2.tolist(), strict=True)
+            ]
+        ),
+        rank_B=torch.where(won_B, 1, 2),
+        desirable_B=won_B,
+        undesirable_B=~won_B,
+        sure_P=torch.ones(len(prompt_N), dtype=torch.float64),
+        weight_P=torch.ones(len(prompt_N), dtype=torch.float64),
+        ref_logp_B=ref_PA[prompt_N[:, None], answer_N2].flatten(),
+    )
 
 
 def settings_of(case: Case, beta: float) -> Policy:
     """The policy section of a case."""
-    falls = {"start": 1.0} if beta < 1 else {}
+    falls = {"start": 1.0} if beta < 1 and case.settings["algorithm"] != "dpo" else {}
     given = {
         "steps": case.rounds,
         "prompts_per_round": case.prompts,
@@ -152,14 +273,17 @@ def settings_of(case: Case, beta: float) -> Policy:
     return Policy.model_validate(given)
 
 
-def verdict(case: Case, beta: float, shares: list[float]) -> dict[str, Any]:
+def verdict(case: Case, beta: float, runs: Sequence[Reached]) -> dict[str, Any]:
     """How far a case came, and whether that is far enough."""
     mean_bar, worst_bar = case.bars.get(beta, BAR)
+    shares = [run.share for run in runs]
     mean, worst = statistics.fmean(shares), min(shares)
+    beside = {} if case.aim is None else {"share_of_j": round(statistics.fmean(run.of_j for run in runs), 4)}
     return {
-        "objective": "E[r] - beta KL",
+        "objective": "E[r] - beta KL" if case.aim is None else case.aim.says,
         "optimum_share": round(mean, 4),
         "worst_seed": round(worst, 4),
+        **beside,
         "samples": case.samples(),
         "holds": mean >= mean_bar and worst >= worst_bar,
     }

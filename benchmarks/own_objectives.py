@@ -16,7 +16,15 @@ from torch import Tensor
 
 from plaudit.testing import Laboratory, Table
 
-__all__ = ["Aim", "fixed_point", "largest_reward", "pretraining_optimum", "steps_at_rest", "with_text"]
+__all__ = [
+    "Aim",
+    "fixed_point",
+    "largest_reward",
+    "pretraining_optimum",
+    "steps_at_rest",
+    "text_policy",
+    "with_text",
+]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,7 +47,7 @@ def largest_reward() -> Aim:
     return Aim(says="E[r]", share=share)
 
 
-def with_text(weight: float, text_seed: int) -> Aim:
+def with_text(weight: float) -> Aim:
     """E[r] - beta KL + weight E_D[log pi], with D the answers of some other policy (`text_policy`)."""
 
     def value(lab: Laboratory, answer_PA: Tensor, text_PA: Tensor) -> Tensor:
@@ -48,7 +56,7 @@ def with_text(weight: float, text_seed: int) -> Aim:
         return (answer_PA.exp() * (lab.reward_PA - cost_PA)).sum() + weight * (text_PA * answer_PA).sum()
 
     def share(lab: Laboratory, logp_PSV: Tensor) -> float:
-        text_PA = lab.answer_logp(text_policy(lab, text_seed)).exp()
+        text_PA = lab.answer_logp(text_policy(lab)).exp()
         best_PA = pretraining_optimum(lab, text_PA, weight)
         start, here, best = (
             value(lab, x_PA, text_PA) for x_PA in (lab.answer_logp(lab.ref_PSV), lab.answer_logp(logp_PSV), best_PA)
@@ -58,9 +66,9 @@ def with_text(weight: float, text_seed: int) -> Aim:
     return Aim(says=f"E[r] - beta KL + {weight:g} E_D[log pi]", share=share)
 
 
-def text_policy(lab: Laboratory, seed: int) -> Tensor:
-    """[P, S, V] the policy that wrote the text."""
-    return Table(lab, seed=seed)().detach()
+def text_policy(lab: Laboratory) -> Tensor:
+    """[P, S, V] the policy that wrote the text: one far from the reference, as random as this."""
+    return Table(lab, seed=1000)().detach()
 
 
 def pretraining_optimum(lab: Laboratory, text_PA: Tensor, weight: float) -> Tensor:
@@ -93,32 +101,33 @@ def pretraining_optimum(lab: Laboratory, text_PA: Tensor, weight: float) -> Tens
     return answers((low_P1 + high_P1) / 2)
 
 
-def steps_at_rest(*, over_answers: bool, normalised: bool, scale: float = 1.0) -> Aim:
-    """Where k3 in the loss of each token and the advantages of a large group are in balance."""
+def steps_at_rest(*, over_answers: bool, normalised: bool, group: int) -> Aim:
+    """Where k3 in the loss of each token and the advantages of a group are in balance."""
 
     def share(lab: Laboratory, logp_PSV: Tensor) -> float:
-        aim_PSV = fixed_point(lab, over_answers=over_answers, normalised=normalised, scale=scale)
+        aim_PSV = fixed_point(lab, over_answers=over_answers, normalised=normalised, group=group)
         here_PA, start_PA, aim_PA = (lab.answer_logp(x_PSV).exp() for x_PSV in (logp_PSV, lab.ref_PSV, aim_PSV))
         return 1 - float((here_PA - aim_PA).abs().sum() / (start_PA - aim_PA).abs().sum())
 
     return Aim(says="the policy at which its expected step is 0; total variation", share=share)
 
 
-def fixed_point(
-    lab: Laboratory, *, over_answers: bool, normalised: bool, scale: float = 1.0, steps: int = 3000
-) -> Tensor:
-    """[P, S, V] the policy at which the expected step of GRPO with k3 in the loss is zero, for a group without end.
+def fixed_point(lab: Laboratory, *, over_answers: bool, normalised: bool, group: int, steps: int = 3000) -> Tensor:
+    """[P, S, V] the policy at which the expected step of GRPO with k3 in the loss is zero.
 
         sum over answers of pi(y) w(y) (A(y) grad log pi(y) - beta sum over t of grad k3_t) = 0
+
+    A(y) is what the answer's advantage is on average over the others of its group: (G - 1) / G of how much better than
+    the mean it is; over the group's standard deviation, an average over drawn groups, afresh in each step.
 
     Args:
         lab: the task.
         over_answers: w(y) is one over the answer's length (the mean over its tokens), else 1.
-        normalised: A is divided by the standard deviation of the rewards under pi.
-        scale: of A, (G - 1) / G where the own reward is in the mean of G.
+        normalised: advantages are divided by the group's standard deviation.
+        group: G.
         steps: of Adam, on a table of logits from the reference on.
     """
-    policy = Table(lab)
+    policy, generator = Table(lab), torch.Generator().manual_seed(0)
     optimiser = torch.optim.Adam(policy.parameters(), lr=0.05)
     falling = torch.optim.lr_scheduler.LinearLR(optimiser, 1.0, 0.0, total_iters=steps)
     ref_PAT = _chosen(lab, lab.ref_PSV)
@@ -126,10 +135,10 @@ def fixed_point(
     for _ in range(steps):
         logp_PAT = _chosen(lab, policy())
         chance_PA = logp_PAT.sum(-1).exp().detach()
-        mean_P1 = (chance_PA * lab.reward_PA).sum(-1, keepdim=True)
-        better_PA = scale * (lab.reward_PA - mean_P1)
         if normalised:
-            better_PA = better_PA / (chance_PA * (lab.reward_PA - mean_P1).square()).sum(-1, keepdim=True).sqrt()
+            better_PA = _normalised(lab, chance_PA, group, generator)
+        else:
+            better_PA = (group - 1) / group * (lab.reward_PA - (chance_PA * lab.reward_PA).sum(-1, keepdim=True))
         k3_PAT = ((ref_PAT - logp_PAT).exp() - 1 - (ref_PAT - logp_PAT)) * lab.mask_AT
         gain_PA = better_PA * logp_PAT.sum(-1) - lab.beta * k3_PAT.sum(-1)
         optimiser.zero_grad()
@@ -137,6 +146,16 @@ def fixed_point(
         optimiser.step()
         falling.step()
     return policy().detach()
+
+
+def _normalised(lab: Laboratory, chance_PA: Tensor, group: int, generator: torch.Generator, draws: int = 300) -> Tensor:
+    """[P, A] each answer's advantage over its group's deviation, the mean over drawn companies of G - 1 others."""
+    other_PN = torch.multinomial(chance_PA, draws * (group - 1), replacement=True, generator=generator)
+    other_PNG = lab.reward_PA.gather(1, other_PN).view(-1, draws, group - 1)
+    reward_PA1 = lab.reward_PA[..., None]
+    mean_PAN = (reward_PA1 + other_PNG.sum(-1)[:, None]) / group
+    square_PAN = reward_PA1.square() + other_PNG.square().sum(-1)[:, None] - group * mean_PAN.square()
+    return ((reward_PA1 - mean_PAN) / ((square_PAN.clamp(min=0) / (group - 1)).sqrt() + 1e-4)).mean(-1)
 
 
 def _chosen(lab: Laboratory, logp_PSV: Tensor) -> Tensor:

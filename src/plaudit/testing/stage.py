@@ -13,7 +13,7 @@ Shape letters:  P prompts   S prefixes   V vocabulary   A answers   B drawn answ
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,7 +32,7 @@ from plaudit.sampling.draw import keep_top
 from plaudit.scorers import Scores
 from plaudit.seeds import derive
 from plaudit.testing.laboratory import Critic, Laboratory, Network, TokenCritic, imitate
-from plaudit.training.learner import ModelLearner
+from plaudit.training.learner import ModelLearner, Part
 from plaudit.training.objectives import TextBatch
 from plaudit.training.policy_stage import PolicyMemory, PolicyStage
 from plaudit.tuning import Policy, Sampling, parts_of
@@ -258,7 +258,12 @@ class LaboratoryStage:
 
 
 def laboratory_stage(
-    lab: Laboratory, settings: Policy, *, seed: int, policy: nn.Module | None = None
+    lab: Laboratory,
+    settings: Policy,
+    *,
+    seed: int,
+    policy: nn.Module | None = None,
+    beside: Callable[[int], Sequence[Part]] = lambda step: (),
 ) -> LaboratoryStage:
     """The policy stage on the laboratory's task, from its reference.
 
@@ -267,6 +272,7 @@ def laboratory_stage(
         settings: the recipe's policy section; its prompts are the laboratory's, each as often as a round needs.
         seed: of the sampling, and of a network's first weights.
         policy: what is tuned; a small neural network at the reference where none is given.
+        beside: what else each optimiser step minimises, by its number.
     """
     if policy is None:
         policy = Network(lab, seed=seed)
@@ -290,5 +296,6 @@ def laboratory_stage(
         prompts=[Prompt(text=f"{p}", id=f"{p}") for p in range(lab.prompts)],
         settings=settings,
         seed=seed,
+        beside=beside,
     )
     return LaboratoryStage(stage=stage, policy=policy)
