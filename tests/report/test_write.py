@@ -206,6 +206,15 @@ def test_the_report_is_written_aside_and_renamed(made_run, monkeypatch):
     assert [file.name for file in folder.iterdir() if "report" in file.name and file.is_file()] == ["report.html"]
 
 
+def test_a_run_without_a_reward_model_has_no_section_for_one(made_run):
+    folder = made_run(prompts=4)
+    (folder / "reward-model" / "evaluation.json").unlink(missing_ok=True)
+    (folder / "config.yaml").write_text("reward: null\npolicy: {algorithm: rloo}\n", encoding="utf-8")
+    page = read(write_report(folder))
+    assert "reward" not in [e["id"] for tag, e in page.elements if tag == "section"]
+    assert "reward-model/evaluation.json" not in page.text
+
+
 def test_a_run_on_real_data_has_no_gold(made_run):
     page = read(write_report(made_run(gold=False, prompts=20)))
     assert "86.1" in page.text

@@ -61,6 +61,15 @@ class RunFolder:
     absent: tuple[str, ...]
     notes: tuple[Note, ...]
 
+    @property
+    def trains_reward(self) -> bool:
+        """Whether there is a reward model to speak of: the recipe trains one, or says nothing, or one is there."""
+        return bool(self.reward_model) or _trains_reward(self.recipe)
+
+
+def _trains_reward(recipe: Row) -> bool:
+    return recipe.get("reward", recipe) is not None
+
 
 def read_folder(path: Path) -> RunFolder:
     """Read every file of the contract that is there.
@@ -80,7 +89,6 @@ def read_folder(path: Path) -> RunFolder:
     lineage = reader.rows("lineage.json")
     summary = reader.table("summary.json")
     recipe = reader.yaml("config.yaml", recipe_text)
-    trains_reward = recipe.get("reward", recipe) is not None
     return RunFolder(
         path=path,
         recipe=recipe,
@@ -92,7 +100,9 @@ def read_folder(path: Path) -> RunFolder:
         reward_model=reward_model,
         lineage=lineage,
         summary=summary,
-        absent=tuple(name for name in reader.absent if trains_reward or name != "reward-model/evaluation.json"),
+        absent=tuple(
+            name for name in reader.absent if _trains_reward(recipe) or name != "reward-model/evaluation.json"
+        ),
         notes=tuple(reader.notes),
     )
 

@@ -56,6 +56,7 @@ def render(folder: RunFolder) -> str:
     made = read_lineage(folder.lineage)
     views = stage_views(stages)
     reward = reward_view(folder)
+    rewarded = ("reward",) if folder.trains_reward else ()
     spread = spreads(folder.evaluation)
     evaluation, samples = _fitting(folder.evaluation), _fitting(folder.samples)
     cards = [card for view in views for card in (*view.main, *view.rest)] + list(spread)
@@ -69,11 +70,12 @@ def render(folder: RunFolder) -> str:
     return page(
         "report.html",
         title=folder.path.resolve().name,
-        sections=("headline", "curves", "reward", "compare", "samples", "lineage", "recipe"),
+        sections=("headline", "curves", *rewarded, "compare", "samples", "lineage", "recipe"),
         data=data,
         head=headline(folder, stages, made),
         stages=views,
         reward=reward,
+        rewarded=rewarded,
         spreads=spread,
         judge="gold" if any(card.picture.id == "spread-gold" for card in spread) else "reward",
         evaluation=(len(evaluation), len(folder.evaluation)),
