@@ -60,7 +60,8 @@ def test_the_next_turn_goes_on_from_the_tokens_that_were_sampled():
         assert WORDS.tokenizer.decode(later.context_ids[len(before) :]) == " go on: "
         assert later.prompt.id == group.prompt.id
         assert later.prompt.plain() + later.answers[0].text == group.prompt.plain() + text
-    assert len({group.answers[0].seed for group in found.groups[2:]}) == 4  # each later answer has a seed of its own
+    seeds = [answer.seed for group in found.groups for answer in group.answers]
+    assert len(set(seeds)) == 8  # every answer has a seed of its own
 
 
 def test_an_episode_ends_by_itself_at_its_turns_or_where_the_context_is_full():
@@ -70,6 +71,7 @@ def test_an_episode_ends_by_itself_at_its_turns_or_where_the_context_is_full():
     found = played(says, turns=3)
     assert [found.episode.count(i) for i in range(4)] == [3, 1, 1, 3]  # 64 tokens are read: no room behind 60
     assert found.totals() == [3.0, 1.0, 1.0, 3.0]
+    assert sum(len(group.answers) for group in found.groups) == len(found.rewards)  # nothing is asked in vain
 
 
 def test_an_environment_sees_all_that_was_said_and_one_seed():

@@ -11,8 +11,8 @@ from typing import get_args
 import pytest
 import torch
 
-from plaudit.batch import Needs, pack
-from plaudit.environments import OneTurn, Played
+from plaudit.batch import Needs, Outputs, pack
+from plaudit.environments import FunctionEnvironment, OneTurn, Played
 from plaudit.errors import NumberError, RecipeError, RecordError
 from plaudit.models.load import Machine, adapted
 from plaudit.models.network import Critic, LanguageNetwork, TwinQ, new_head
@@ -27,6 +27,7 @@ from plaudit.text import Words
 from plaudit.training.algorithms import best_of_groups, estimated, kept, loss_of
 from plaudit.training.learner import ModelLearner
 from plaudit.training.objectives import TextBatch
+from plaudit.training.policy_loss import PolicyBatch, PolicyLoss
 from plaudit.training.policy_stage import PolicyMemory, PolicyStage, train_policy
 from plaudit.training.rollouts import Reference, Rollout, rolled_out, sampled
 from plaudit.tuning import PARTS, Algorithm, parts_of
@@ -59,7 +60,10 @@ def settings_of(**changes):
 class Stage:
     """A policy stage on tiny models that can be begun again."""
 
-    def __init__(self, folder, settings, *, scorer=EARLY, prompts=PROMPTS, adapter=None, seed=0, save_every=2):
+    def __init__(
+        self, folder, settings, *, scorer=EARLY, prompts=PROMPTS, adapter=None, seed=0, save_every=2, environment=None
+    ):
+        self.environment = OneTurn(scorer) if environment is None else environment
         self.folder, self.settings, self.scorer, self.prompts = folder, settings, scorer, prompts
         self.recipe = Recipe.model_validate({"world": {}, "seed": seed, "save_every": save_every})
         model = adapted(tiny_model(), adapter, seed=1)
@@ -88,7 +92,8 @@ class Stage:
                 learner=self.learner,
                 reference=self.reference,
                 sampler=ModelSampler(self.network.model, WORDS, CPU),
-                environment=OneTurn(self.scorer),
+                environment=self.environment,
+                turns=2,
                 words=WORDS,
                 prompts=self.prompts,
                 settings=self.settings,
@@ -694,3 +699,42 @@ def test_the_kl_of_a_round_is_the_sum_over_each_answers_tokens():
     near = PolicyMemory(settings_of(kl=Kl(beta=0.1, target=0.7, horizon=8)))
     near.learn(ROLLOUT, 0.1, {})
     assert near.controller.beta == pytest.approx(0.1 * (1 + (0.75 / 0.7 - 1) * 4 / 8))
+
+
+def test_a_round_of_two_turns_takes_as_many_steps_over_more_answers(tmp_path, monkeypatch):
+    """16 episodes in two steps of 8 answers: 32 answers make two steps of 16, sums over each 8 episodes' tokens."""
+    settings = settings_of(steps=1, algorithm="rloo", minibatch=8, sampling=Sampling(max_tokens=6))
+    environment = FunctionEnvironment(
+        lambda episode: (float(episode.seed % 7), "so" if episode.replies == () else None)
+    )
+    stage = Stage(tmp_path, settings, environment=environment)
+    seen, step = [], stage.learner.step
+
+    def watching(*parts):
+        seen.append((parts[0].batch.tree.answers, parts[0].loss.longest))
+        return step(*parts)
+
+    monkeypatch.setattr(stage.learner, "step", watching)
+    line = stage.go().metrics()[0]
+    assert seen == [(16, 3.0), (16, 3.0)]
+    assert line["reward"] > 3  # of whole episodes: two turns of up to 6
+
+
+def test_the_ratio_of_an_answer_is_its_root_or_the_whole():
+    batch = PolicyBatch(
+        tree=TREE,
+        old_logp_BT=ROLLOUT.old_logp_BT,
+        ref_logp_BT=ROLLOUT.ref_logp_BT,
+        advantage_BT=torch.tensor([1.0, -1.0, 0.5, 2.0])[:, None].expand(4, 3),
+        return_BT=torch.zeros(4, 3),
+        value_BT=torch.zeros(4, 3),
+    )
+    logp_BT, mask_BT = ROLLOUT.old_logp_BT + 0.1, TREE.mask_BT()
+    outputs = Outputs(logp=logp_BT, entropy=torch.zeros(4, 3))
+    for objective, ratio_B in (
+        ("sequence", torch.full((4,), 0.1).exp()),
+        ("answer", (0.1 * mask_BT.sum(1)).exp()),
+    ):
+        loss = PolicyLoss(objective=objective, reduction="answers", clip=0.9)
+        found = loss(outputs, batch)
+        assert float(found.total) == pytest.approx(-float((ratio_B * batch.advantage_BT[:, 0]).sum()), rel=1e-5)
