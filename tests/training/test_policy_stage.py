@@ -731,10 +731,10 @@ def test_the_ratio_of_an_answer_is_its_root_or_the_whole():
     )
     logp_BT, mask_BT = ROLLOUT.old_logp_BT + 0.1, TREE.mask_BT()
     outputs = Outputs(logp=logp_BT, entropy=torch.zeros(4, 3))
-    for objective, ratio_B in (
-        ("sequence", torch.full((4,), 0.1).exp()),
-        ("answer", (0.1 * mask_BT.sum(1)).exp()),
+    rooted = PolicyLoss(objective="sequence", reduction="answers", clip=0.9)
+    for loss, ratio_B in (
+        (rooted, torch.full((4,), 0.1).exp()),
+        (dataclasses.replace(rooted, objective="answer"), (0.1 * mask_BT.sum(1)).exp()),
     ):
-        loss = PolicyLoss(objective=objective, reduction="answers", clip=0.9)
         found = loss(outputs, batch)
         assert float(found.total) == pytest.approx(-float((ratio_B * batch.advantage_BT[:, 0]).sum()), rel=1e-5)
