@@ -39,10 +39,9 @@ from plaudit.sampling import ModelSampler
 from plaudit.scorers import FunctionScorer
 from plaudit.testing.tiny import tiny_model, tiny_tokenizer
 from plaudit.text import Words
-from plaudit.training.algorithms import estimated, kept, loss_of
+from plaudit.training.algorithms import batch_of, estimated, kept, loss_of
 from plaudit.training.learner import ModelLearner, Part
 from plaudit.training.objectives import TextBatch
-from plaudit.training.policy_loss import PolicyBatch
 from plaudit.training.rollouts import Reference, rolled_out, sampled
 from plaudit.tuning import Optimiser, Policy, parts_of
 
@@ -138,15 +137,7 @@ def our_steps(settings: Policy) -> tuple[list[list[Given]], list[Taken]]:
         rollout = rolled_out(learner, reference, played, critic=False)
         old = learner.forward(TextBatch(tree=rollout.tree), Needs(logp=True))
         rollout = kept(dataclasses.replace(rollout, old_logp_BT=old.logp_BT), parts)
-        estimate = estimated(rollout, settings, parts, beta=BETA)
-        batch = PolicyBatch(
-            tree=rollout.tree,
-            old_logp_BT=rollout.old_logp_BT,
-            ref_logp_BT=rollout.ref_logp_BT,
-            advantage_BT=estimate.advantage_BT,
-            return_BT=estimate.return_BT,
-            value_BT=rollout.value_BT,
-        )
+        batch = batch_of(rollout, estimated(rollout, settings, parts, beta=BETA))
         loss = loss_of(settings, parts, beta=BETA, entropy=0.0)
         for _ in range(EPOCHS):
             total = loss(learner.forward(batch, loss.needs), batch)

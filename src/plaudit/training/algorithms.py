@@ -60,11 +60,11 @@ from plaudit.advantages import (
     whiten,
 )
 from plaudit.losses.reduction import masked_sum
-from plaudit.training.policy_loss import PolicyLoss
+from plaudit.training.policy_loss import PolicyBatch, PolicyLoss
 from plaudit.training.rollouts import Rollout
 from plaudit.tuning import Parts, Policy
 
-__all__ = ["Estimate", "best_of_groups", "estimated", "kept", "loss_of", "score_at_end"]
+__all__ = ["Estimate", "batch_of", "best_of_groups", "estimated", "kept", "loss_of", "score_at_end"]
 
 _EPSILON = 1e-4
 """Added to a group's standard deviation, in units of reward: rounding is not to be blown up."""
@@ -132,6 +132,19 @@ def estimated(rollout: Rollout, policy: Policy, parts: Parts, *, beta: float, ru
     elif parts.normalise == "batch" and bool(mask_BT.any()):
         advantage_BT = whiten(advantage_BT, mask_BT)
     return Estimate(advantage_BT, return_BT)
+
+
+def batch_of(rollout: Rollout, estimate: Estimate) -> PolicyBatch:
+    """What a round's answers are learned from."""
+    return PolicyBatch(
+        tree=rollout.tree,
+        old_logp_BT=rollout.old_logp_BT,
+        ref_logp_BT=rollout.ref_logp_BT,
+        advantage_BT=estimate.advantage_BT,
+        return_BT=estimate.return_BT,
+        value_BT=rollout.value_BT,
+        ref_logp_BTV=rollout.ref_logp_BTV,
+    )
 
 
 def _token_rewards(rollout: Rollout, cost: float, score_B: Tensor) -> Tensor:

@@ -27,7 +27,7 @@ from plaudit.runs.progress import say
 from plaudit.sampling import Sampler
 from plaudit.seeds import derive
 from plaudit.text import Words
-from plaudit.training.algorithms import Estimate, best_of_groups, estimated, kept, loss_of, score_at_end
+from plaudit.training.algorithms import Estimate, batch_of, best_of_groups, estimated, kept, loss_of, score_at_end
 from plaudit.training.auxiliary import Kept, auxiliary_phase
 from plaudit.training.learner import Learner, Part, learning_rate_at
 from plaudit.training.objectives import LanguageLoss
@@ -150,7 +150,7 @@ class PolicyStage:
         estimate = estimated(rollout, settings, self.parts, beta=beta, running=memory.running.baseline)
         turns = len(rollout.score_B) / rollout.episodes
         loss = loss_of(settings, self.parts, beta=beta, entropy=memory.entropy, turns=turns)
-        batch = _batch(rollout, estimate)
+        batch = batch_of(rollout, estimate)
         if self.parts.update == "soft":
             metrics = self._soft(rollout, beta, step, memory)
         else:
@@ -317,18 +317,6 @@ def train_policy(run: Run, stage: PolicyStage, recipe: Recipe) -> None:
         save_every=recipe.save_every,
         memory=memory,
         watch="reward",
-    )
-
-
-def _batch(rollout: Rollout, estimate: Estimate) -> PolicyBatch:
-    return PolicyBatch(
-        tree=rollout.tree,
-        old_logp_BT=rollout.old_logp_BT,
-        ref_logp_BT=rollout.ref_logp_BT,
-        advantage_BT=estimate.advantage_BT,
-        return_BT=estimate.return_BT,
-        value_BT=rollout.value_BT,
-        ref_logp_BTV=rollout.ref_logp_BTV,
     )
 
 
