@@ -73,8 +73,8 @@ class Case:
         return self.rounds * self.prompts * (self.group + fresh)
 
 
-PAIRS = 300
-"""Of each optimiser step of dpo."""
+EPOCHS = 4
+"""Times dpo sees each pair."""
 IN_LOSS = {"where": "loss", "estimator": "k3"}
 IN_REWARD = {"where": "reward", "estimator": "k1"}
 CASES = {
@@ -108,9 +108,9 @@ CASES = {
     ),
     "ppo-ptx": Case(settings={"algorithm": "ppo-ptx", "epochs": 2}, aim=with_text(TEXT_WEIGHT)),
     "dpo": Case(
-        settings={"algorithm": "dpo", "optimiser": {**LEARNING, "learning_rate": 0.2}},
+        settings={"algorithm": "dpo", "optimiser": {**LEARNING, "learning_rate": 0.1}},
         rounds=1600,
-        prompts=PAIRS,
+        prompts=300,
         group=2,
         table=True,
     ),
@@ -228,12 +228,15 @@ def from_pairs(lab: Laboratory, case: Case, settings: Policy, seed: int) -> Tens
     machine = Machine(device=torch.device("cpu"), bf16=False)
     learner = ModelLearner(network, settings.optimiser, steps=case.rounds, machine=machine, micro_tokens=2**30)
     loss, ref_PA = PreferenceLoss(kind="dpo", beta=settings.kl.beta), lab.answer_logp(lab.ref_PSV)
-    for _ in range(case.rounds):
-        prompt_N = torch.randint(lab.prompts, (PAIRS,), generator=generator)
-        answer_N2 = torch.randint(lab.answers, (PAIRS, 2), generator=generator)
-        reward_N2 = lab.reward_PA[prompt_N[:, None], answer_N2]
-        first_N = torch.rand(PAIRS, generator=generator) < (reward_N2[:, 0] - reward_N2[:, 1]).sigmoid()
-        learner.step(Part(pairs_of(lab, ref_PA, prompt_N, answer_N2, first_N), loss))
+    pairs = case.rounds * case.prompts
+    prompt_N = torch.randint(lab.prompts, (pairs,), generator=generator)
+    answer_N2 = torch.randint(lab.answers, (pairs, 2), generator=generator)
+    reward_N2 = lab.reward_PA[prompt_N[:, None], answer_N2]
+    first_N = torch.rand(pairs, generator=generator) < (reward_N2[:, 0] - reward_N2[:, 1]).sigmoid()
+    for _ in range(EPOCHS):
+        for chosen in torch.randperm(pairs, generator=generator).split(EPOCHS * case.prompts):
+            batch = pairs_of(lab, ref_PA, prompt_N[chosen], answer_N2[chosen], first_N[chosen])
+            learner.step(Part(batch, loss))
     return policy().detach()
 
 

@@ -34,6 +34,7 @@ from typing import Any
 
 import torch
 from benchmarks.agreement import Scored, difference, quarters, right, summary
+from transformers import AutoConfig
 
 from plaudit import loop
 from plaudit.models.load import (
@@ -48,7 +49,7 @@ from plaudit.models.network import RewardNetwork
 from plaudit.reading import load
 from plaudit.recipe import Recipe, Source, load_recipe
 from plaudit.records import Judgement, Thumb
-from plaudit.runs import Run
+from plaudit.runs import Run, write_json
 from plaudit.scorers import ModelScorer
 from plaudit.seeds import derive
 from plaudit.text import Words
@@ -153,35 +154,35 @@ class Study:
             unseen = [i for i, one in enumerate(self.judgements) if fold_of[one.prompt.id] == fold]
             found = self._one_fold(seed, fold, set(unseen))
             ours |= dict(zip(unseen, found["ours"], strict=True))
-            theirs |= dict(zip(unseen, found.get("trl", found["ours"]), strict=True))
+            if self.beside_trl:
+                theirs |= dict(zip(unseen, found["trl"], strict=True))
             shares = [right(self.judgements[i], ours[i]) for i in unseen]
             share = sum(won for won, _ in shares) / sum(count for _, count in shares)
             print(f"seed {seed}, fold {fold}: {share:.3f} of {len(unseen)} judgements", flush=True)
             for name in self.tests:
                 self.tested[name].append(found["tests"][name])
-        self.theirs.append([theirs[i] for i in range(len(self.judgements))])
+        if self.beside_trl:
+            self.theirs.append([theirs[i] for i in range(len(self.judgements))])
         return [ours[i] for i in range(len(self.judgements))]
 
     def _one_fold(self, seed: int, fold: int, unseen: set[int]) -> dict[str, Any]:
         """What a fold's model, and TRL's where it is asked for, says of what it has not seen."""
         folder = self.work / f"seed-{seed}-fold-{fold}"
         kept = folder / "scores.json"
-        if kept.exists():
-            found: dict[str, Any] = json.loads(kept.read_text(encoding="utf-8"))
-            return found
-        shutil.rmtree(folder, ignore_errors=True)
+        found: dict[str, Any] = json.loads(kept.read_text(encoding="utf-8")) if kept.exists() else {}
         recipe = self.recipe.model_copy(update={"seed": seed})
         seen = [one for i, one in enumerate(self.judgements) if i not in unseen]
         test = [one for i, one in enumerate(self.judgements) if i in unseen]
-        scorer = self._trained(recipe, seen, folder)
-        found = {"ours": score(scorer, test)}
-        found["tests"] = {name: score(scorer, judgements) for name, judgements in self.tests.items()}
-        if self.beside_trl:
-            found["trl"] = self._by_trl(recipe, scorer.words, seen, test, folder)
-        shutil.rmtree(folder / "checkpoints", ignore_errors=True)
-        aside = kept.with_suffix(".writing")
-        aside.write_text(json.dumps(found), encoding="utf-8")
-        aside.rename(kept)
+        if not found or found["tests"].keys() != self.tests.keys():
+            shutil.rmtree(folder, ignore_errors=True)
+            scorer = self._trained(recipe, seen, folder)
+            found = {"ours": score(scorer, test)}
+            found["tests"] = {name: score(scorer, judgements) for name, judgements in self.tests.items()}
+            shutil.rmtree(folder / "checkpoints", ignore_errors=True)
+            write_json(kept, found)
+        if self.beside_trl and "trl" not in found:
+            found["trl"] = self._by_trl(recipe, seen, test, folder)
+            write_json(kept, found)
         return found
 
     def _trained(self, recipe: Recipe, judgements: Sequence[Judgement], folder: Path) -> ModelScorer:
@@ -203,13 +204,15 @@ class Study:
         return ModelScorer(network, words, machine, micro_tokens=recipe.micro_tokens)
 
     def _by_trl(
-        self, recipe: Recipe, words: Words, seen: Sequence[Judgement], test: Sequence[Judgement], folder: Path
+        self, recipe: Recipe, seen: Sequence[Judgement], test: Sequence[Judgement], folder: Path
     ) -> list[Scored]:
         """TRL's scores of the test's answers, after as many steps on all pairs of the seen judgements."""
         settings = recipe.reward
         assert settings is not None
         if settings.start != "model":
             raise SystemExit(f"--trl starts from the recipe's model, and reward.start is {settings.start}")
+        tokenizer = load_tokenizer(recipe.model.tokenizer or self.trunk)
+        words = Words(tokenizer, recipe.text, context=context_of(AutoConfig.from_pretrained(self.trunk)))
         items, _ = judged_tokens(seen, words, settings)
         train = [
             ([*item.prompt, *item.answers[i]], [*item.prompt, *item.answers[j]])
