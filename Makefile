@@ -23,7 +23,7 @@ test: lint ## the gate: format, lint, types, tests; TEST_ARGS="-k losses" for so
 lint: .venv/.ready-to-test ## format, lint and types, checked
 	.venv/bin/ruff format --check .
 	.venv/bin/ruff check .
-	.venv/bin/mypy src tests
+	.venv/bin/mypy src tests benchmarks
 
 format: .venv/.ready-to-test ## put the code into its standard form
 	.venv/bin/ruff format .

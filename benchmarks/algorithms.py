@@ -18,18 +18,16 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import statistics
-import sys
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from benchmarks.measured import circumstances
 from benchmarks.own_objectives import Aim, largest_reward, steps_at_rest, text_policy, with_text
 from torch import Tensor
 
@@ -143,9 +141,7 @@ def main() -> None:
                 f"  {'holds' if row['holds'] else 'FALLS SHORT'}",
                 flush=True,
             )
-    result["hardware"] = {"processor": platform.processor() or platform.machine(), "cores": os.cpu_count()}
-    result["versions"] = {"python": platform.python_version(), "torch": version("torch")}
-    result["command"] = " ".join(["python -m benchmarks.algorithms", *sys.argv[1:]])
+    result |= circumstances("algorithms")
     result["seconds"] = round(time.perf_counter() - begun, 1)
     if given.json:
         print(json.dumps(result))
@@ -205,7 +201,8 @@ def from_answers(lab: Laboratory, case: Case, settings: Policy, seed: int) -> Te
         beside = texts_beside({"pretraining_loss": (weight, texts)}, 192, seed)
         task = laboratory_stage(lab, settings, seed=seed, policy=policy, beside=beside)
     task.climb()
-    return task.policy().detach()
+    logp_PSV: Tensor = task.policy()
+    return logp_PSV.detach()
 
 
 def texts_of(lab: Laboratory, count: int, seed: int) -> tuple[list[TokenText], float]:
@@ -213,7 +210,7 @@ def texts_of(lab: Laboratory, count: int, seed: int) -> tuple[list[TokenText], f
     logp_PSV = text_policy(lab)
     answer_PG = lab.sample(logp_PSV, count, torch.Generator().manual_seed(seed))
     lengths = lab.mask_AT.sum(1)
-    texts = [
+    texts: list[TokenText] = [
         ((lab.ref_PSV.shape[-1] + p,), tuple(lab.token_AT[a, : lengths[a]].tolist()), str(p))
         for p, answers in enumerate(answer_PG.tolist())
         for a in answers
@@ -237,7 +234,8 @@ def from_pairs(lab: Laboratory, case: Case, settings: Policy, seed: int) -> Tens
         for chosen in torch.randperm(pairs, generator=generator).split(EPOCHS * case.prompts):
             batch = pairs_of(lab, ref_PA, prompt_N[chosen], answer_N2[chosen], first_N[chosen])
             learner.step(Part(batch, loss))
-    return policy().detach()
+    logp_PSV: Tensor = policy()
+    return logp_PSV.detach()
 
 
 def pairs_of(lab: Laboratory, ref_PA: Tensor, prompt_N: Tensor, answer_N2: Tensor, first_N: Tensor) -> PreferenceBatch:

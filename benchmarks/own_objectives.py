@@ -68,7 +68,8 @@ def with_text(weight: float) -> Aim:
 
 def text_policy(lab: Laboratory) -> Tensor:
     """[P, S, V] the policy that wrote the text: one far from the reference, as random as this."""
-    return Table(lab, seed=1000)().detach()
+    logp_PSV: Tensor = Table(lab, seed=1000)()
+    return logp_PSV.detach()
 
 
 def pretraining_optimum(lab: Laboratory, text_PA: Tensor, weight: float) -> Tensor:
@@ -145,7 +146,8 @@ def fixed_point(lab: Laboratory, *, over_answers: bool, normalised: bool, group:
         (-(chance_PA * weight_A * gain_PA).sum()).backward()
         optimiser.step()
         falling.step()
-    return policy().detach()
+    logp_PSV: Tensor = policy()
+    return logp_PSV.detach()
 
 
 def _normalised(lab: Laboratory, chance_PA: Tensor, group: int, generator: torch.Generator, draws: int = 300) -> Tensor:

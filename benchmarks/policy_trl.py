@@ -212,7 +212,7 @@ def _telling(folder: str, rounds: Sequence[Sequence[Given]], *, pad: int) -> Any
     left: Iterator[Sequence[Given]] = iter(rounds)
 
     class Telling(LlamaForCausalLM):
-        def generate(self, input_ids: Tensor, **_: Any) -> Tensor:  # type: ignore[override]
+        def generate(self, input_ids: Tensor, **_: Any) -> Tensor:
             answers = next(left)
             longest = max(len(one.token_ids) for one in answers)
             rows = [[*one.token_ids, *([pad] * (longest - len(one.token_ids)))] for one in answers]

@@ -56,7 +56,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     tiny_tokenizer().save_pretrained(folder / "gpt2")
     files: dict[str, list[dict[str, Any]]] = {
         "text/tinystories_sample.jsonl": [{"text": text} for text in STORIES],
-        "text/tang_poems_zh.jsonl": [{"title": "题", "author": "某", "content": text} for text in POEMS],
+        "text/tang_poems_zh.jsonl": [{"title": text[:3], "author": "某", "content": text} for text in POEMS],
         "sentiment/amazon_book_reviews_en.jsonl": [{"text": t, "label": n % 2} for n, t in enumerate(REVIEWS)],
     }
     for name, rows in files.items():
@@ -113,6 +113,7 @@ def rounds(folder: Path) -> list[dict[str, Any]]:
         ("score_chrf.yaml", "characters", []),
         ("score_rouge.yaml", "order", []),
         ("score_function.yaml", "rules", []),
+        ("poems.yaml", "lines", []),
         ("score_http.yaml", "service", ["scorers.service.url=SERVICE"]),
         ("score_length.yaml", "brief", []),
         ("score_repetition.yaml", "fresh", []),

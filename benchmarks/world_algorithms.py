@@ -1,0 +1,193 @@
+"""Every algorithm on the built-in world, from the same models and as many answers: hidden taste, KL, time.
+
+    python -m benchmarks.world_algorithms --json [--seeds 5] [--only ppo rloo] [--jobs 2] [--work runs/world]
+
+For each seed the demo's road is gone up to its reward model; every algorithm then starts from that supervised model,
+climbs that reward with the same number of sampled answers (`dpo` learns from the rankings that the reward model learned
+from, `best-of-n` samples at the end), and answers the same held-out prompts. Gold is the world's hidden taste, in
+standard deviations of the supervised model's; `text_nats_lost` is by how much the pretraining text, fresh documents of
+it, has become less likely, in nats per token. CPU seconds are those of tuning and evaluation, on one thread.
+
+What each run found is kept under `--work`, and the same command goes on from there. The picture goes beside the
+results. The last line is one JSON object.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import time
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from benchmarks.measured import circumstances, quietly
+
+from plaudit.demo import demo_recipe
+from plaudit.loop import run
+from plaudit.models.load import choose_machine, load_language, load_tokenizer
+from plaudit.models.network import LanguageNetwork
+from plaudit.recipe import Recipe, recipe_from
+from plaudit.records import Document
+from plaudit.text import Words
+from plaudit.training.text_stages import document_tokens, text_loss
+from plaudit.worlds import world
+
+BLUE, INK, GRID = "#0b65b8", "#59616c", "#c9ced6"
+PICTURE = Path(__file__).resolve().parent / "results" / "world_algorithms.png"
+DOCUMENTS = 400
+"""Fresh documents of the pretraining text."""
+CASES: Mapping[str, Mapping[str, Any]] = {
+    "reinforce": {"baseline": "running"},
+    "a2c": {},
+    "ppo": {},
+    "ppo-ptx": {},
+    "rloo": {},
+    "grpo": {},
+    "dr-grpo": {},
+    "dapo": {},
+    "gspo": {},
+    "ppg": {},
+    "sac": {},
+    "trpo": {},
+    "reinforce++": {},
+    "rejection": {},
+    "best-of-n": {"answers_per_prompt": 4},
+    "dpo": {"kl": {"beta": 0.1}, "preference": {"epochs": 1}},
+}
+"""By algorithm, what is set otherwise than in the demo's policy section."""
+SHOWN = ("gold_gain_sd", "gold_win_rate", "reward_gain_sd", "kl_nats", "text_nats_lost", "cpu_seconds")
+
+
+def main() -> None:
+    given = arguments()
+    names, seeds = given.only or list(CASES), range(given.seeds)
+    given.work.mkdir(parents=True, exist_ok=True)
+    begun = time.perf_counter()
+    with ProcessPoolExecutor(given.jobs) as pool:
+        list(pool.map(ground, seeds, [given.work] * given.seeds))
+        jobs = [(name, seed) for seed in seeds for name in names]
+        runs = dict(zip(jobs, pool.map(one_run, jobs, [given.work] * len(jobs)), strict=True))
+    result: dict[str, Any] = {"benchmark": "world_algorithms", "seeds": given.seeds, "algorithms": {}}
+    for name in names:
+        row = verdict([runs[name, seed] for seed in seeds])
+        result["algorithms"][name] = row
+        print(f"{name:12}" + "".join(f"  {key} {row[key]:7.3f}" for key in SHOWN), flush=True)
+    result["all_beat_supervised"] = all(row["worst_gold_gain_sd"] > 0 for row in result["algorithms"].values())
+    if given.only is None:
+        draw(result["algorithms"])
+    result |= circumstances("world_algorithms")
+    result["seconds"] = round(time.perf_counter() - begun, 1)
+    if given.json:
+        print(json.dumps(result))
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--only", nargs="*", choices=list(CASES), metavar="NAME", help=f"of {', '.join(CASES)}")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="runs side by side, each on one thread")
+    parser.add_argument("--work", type=Path, default=Path("runs/world"), help="folder of the run folders")
+    parser.add_argument("--json", action="store_true", help="the last line is one JSON object")
+    return parser.parse_args()
+
+
+def ground(seed: int, work: Path) -> Path:
+    """The run folder with what all algorithms of a seed start from."""
+    folder = work / f"ground-{seed}"
+    recipe = demo_recipe(seed=seed, threads=1).model_copy(update={"policy": None})
+    with quietly(folder):
+        run(recipe, folder)
+    return folder
+
+
+def one_run(job: tuple[str, int], work: Path) -> dict[str, float]:
+    """The figures of one run, or those that were found before."""
+    name, seed = job
+    recipe = recipe_of(name, seed, work / f"ground-{seed}")
+    folder = work / f"{name}-{seed}"
+    kept = folder / "figures.json"
+    if not kept.exists():
+        begun = time.process_time()
+        with quietly(folder):
+            summary = run(recipe, folder)
+        found = {key: summary[key] for key in SHOWN if key in summary}
+        found["cpu_seconds"] = time.process_time() - begun
+        nats = [text_nats(path) for path in (folder / "policy", work / f"ground-{seed}" / "sft")]
+        found["text_nats_lost"] = nats[0] - nats[1]
+        kept.write_text(json.dumps(found), encoding="utf-8")
+    figures: dict[str, float] = json.loads(kept.read_text(encoding="utf-8"))
+    return figures
+
+
+def recipe_of(name: str, seed: int, before: Path) -> Recipe:
+    """An algorithm's recipe: the demo's, from the models that are in a run folder."""
+    demo = demo_recipe(seed=seed, threads=1).model_dump(mode="json", exclude_unset=True)
+    by_judgements = name == "dpo"
+    kept = ("seed", "threads", "world", "text", "evaluate", *(["collect"] if by_judgements else []))
+    scorers = {} if by_judgements else {"scorers": {"model": {"kind": "model", "path": str(before / "reward-model")}}}
+    return recipe_from(
+        {
+            **{section: demo[section] for section in kept},
+            "model": {"path": str(before / "sft")},
+            **scorers,
+            "policy": {**demo["policy"], "algorithm": name, **CASES[name]},
+        },
+        where=name,
+    )
+
+
+def text_nats(model: Path) -> float:
+    """Nats per token of the pretraining text under a model."""
+    recipe = demo_recipe(threads=1)
+    machine = choose_machine(recipe.device, recipe.precision, recipe.threads)
+    words = Words(load_tokenizer(str(model)), recipe.text, context=None)
+    documents = [Document(text=text) for text in world("reviews").corpus(DOCUMENTS, seed=1)]
+    assert recipe.language is not None
+    texts = document_tokens(documents, words, recipe.language.max_tokens)
+    return text_loss(LanguageNetwork(load_language(str(model), machine)), texts, machine, recipe.micro_tokens)
+
+
+def verdict(runs: Sequence[Mapping[str, float]]) -> dict[str, Any]:
+    """Means over the seeds, and the worst of them."""
+    keys = [key for key in SHOWN if all(key in one for one in runs)]
+    means = {key: round(statistics.fmean(one[key] for one in runs), 4) for key in keys}
+    gains = [round(one["gold_gain_sd"], 4) for one in runs]
+    lost = [round(one["text_nats_lost"], 4) for one in runs]
+    return {
+        **{key: means.get(key, float("nan")) for key in SHOWN},
+        "worst_gold_gain_sd": min(gains),
+        "gold_gain_sd_by_seed": gains,
+        "text_nats_lost_by_seed": lost,
+    }
+
+
+def draw(rows: Mapping[str, Mapping[str, Any]]) -> None:
+    """Gold against KL: a point for each algorithm, a line from its worst seed to its best."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7.2, 4.4), dpi=100, layout="constrained", facecolor="white")
+    axes = figure.add_subplot()
+    for name, row in rows.items():
+        seeds, x = row["gold_gain_sd_by_seed"], row["kl_nats"]
+        axes.plot([x, x], [min(seeds), max(seeds)], color=GRID, linewidth=2, zorder=1)
+        axes.plot(x, row["gold_gain_sd"], "o", color=BLUE, markersize=6, zorder=2)
+        axes.annotate(name, (x, row["gold_gain_sd"]), xytext=(6, 3), textcoords="offset points", color=INK, fontsize=9)
+    axes.axhline(0, color=INK, linewidth=1.2, linestyle=(0, (4, 3)))
+    axes.set_xlim(left=0)
+    axes.set_xlabel("KL to the supervised model (nats per answer)", color=INK)
+    axes.set_ylabel("gain in gold (sd of the supervised model's)", color=INK)
+    axes.tick_params(colors=INK, length=0)
+    axes.grid(axis="y", color=GRID)
+    axes.set_axisbelow(True)
+    for side in ("top", "right", "left"):
+        axes.spines[side].set_visible(False)
+    axes.spines["bottom"].set_color(GRID)
+    figure.savefig(PICTURE, metadata={"Software": None})
+
+
+if __name__ == "__main__":
+    main()
