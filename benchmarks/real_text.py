@@ -83,8 +83,10 @@ def mark(task: str, work: Path) -> tuple[float, float]:
     if not kept.exists():
         recipe = example(task)
         with quietly(folder):
-            if recipe.reward is not None:
-                run(recipe, teacher(work), only="reward")
+            if recipe.reward is not None:  # whose scale is set on answers of the policy that is not tuned
+                given = recipe.model_dump(mode="json", exclude_unset=True)
+                given["policy"] |= {"algorithm": "best-of-n"}
+                run(recipe_from(given, where=task), teacher(work))
             recipe = recipe_of(task, "rloo", work)
             rewards = rewards_of(recipe, folder, recipe.model.path, CHOICES)
         means = [statistics.fmean(own) for own in rewards]

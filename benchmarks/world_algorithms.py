@@ -2,11 +2,11 @@
 
     python -m benchmarks.world_algorithms --json [--seeds 5] [--only ppo rloo] [--jobs 2] [--work runs/world]
 
-For each seed the demo's road is gone up to its reward model; every algorithm then starts from that supervised model,
-climbs that reward with the same number of sampled answers (`dpo` learns from the rankings that the reward model learned
-from, `best-of-n` samples at the end), and answers the same held-out prompts. Gold is the world's hidden taste, in
-standard deviations of the supervised model's; `text_nats_lost` is by how much the pretraining text, fresh documents of
-it, has become less likely, in nats per token. CPU seconds are those of tuning and evaluation, on one thread.
+For each seed the demo's road is gone with `best-of-n`, which learns nothing. Every other algorithm then starts from
+that supervised model, climbs that reward with as many sampled answers (`dpo` learns from the rankings that the reward
+model learned from), and answers the same held-out prompts. Gold is the world's hidden taste, in standard deviations of
+the supervised model's; `text_nats_lost` is by how much the pretraining text, fresh documents of it, has become less
+likely, in nats per token. CPU seconds are those of tuning and evaluation, on one thread.
 
 What each run found is kept under `--work`, and the same command goes on from there. The picture goes beside the
 results. The last line is one JSON object.
@@ -55,20 +55,21 @@ CASES: Mapping[str, Mapping[str, Any]] = {
     "trpo": {},
     "reinforce++": {},
     "rejection": {},
-    "best-of-n": {"answers_per_prompt": 4},
     "dpo": {"kl": {"beta": 0.1}, "preference": {"epochs": 1}},
 }
 """By algorithm, what is set otherwise than in the demo's policy section."""
+FIRST = "best-of-n"
+"""The algorithm of the run whose models the others start from."""
 SHOWN = ("gold_gain_sd", "gold_win_rate", "reward_gain_sd", "kl_nats", "text_nats_lost", "cpu_seconds")
 
 
 def main() -> None:
     given = arguments()
-    names, seeds = given.only or list(CASES), range(given.seeds)
+    names, seeds = given.only or [FIRST, *CASES], range(given.seeds)
     given.work.mkdir(parents=True, exist_ok=True)
     begun = time.perf_counter()
     with ProcessPoolExecutor(given.jobs) as pool:
-        list(pool.map(ground, seeds, [given.work] * given.seeds))
+        list(pool.map(one_run, [(FIRST, seed) for seed in seeds], [given.work] * given.seeds))
         jobs = [(name, seed) for seed in seeds for name in names]
         runs = dict(zip(jobs, pool.map(one_run, jobs, [given.work] * len(jobs)), strict=True))
     result: dict[str, Any] = {"benchmark": "world_algorithms", "seeds": given.seeds, "algorithms": {}}
@@ -88,35 +89,26 @@ def main() -> None:
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--only", nargs="*", choices=list(CASES), metavar="NAME", help=f"of {', '.join(CASES)}")
+    parser.add_argument("--only", nargs="*", choices=[FIRST, *CASES], metavar="NAME", help=f"of {', '.join(CASES)}")
     parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="runs side by side, each on one thread")
     parser.add_argument("--work", type=Path, default=Path("runs/world"), help="folder of the run folders")
     parser.add_argument("--json", action="store_true", help="the last line is one JSON object")
     return parser.parse_args()
 
 
-def ground(seed: int, work: Path) -> Path:
-    """The run folder with what all algorithms of a seed start from."""
-    folder = work / f"ground-{seed}"
-    recipe = demo_recipe(seed=seed, threads=1).model_copy(update={"policy": None})
-    with quietly(folder):
-        run(recipe, folder)
-    return folder
-
-
 def one_run(job: tuple[str, int], work: Path) -> dict[str, float]:
     """The figures of one run, or those that were found before."""
     name, seed = job
-    recipe = recipe_of(name, seed, work / f"ground-{seed}")
-    folder = work / f"{name}-{seed}"
+    first, folder = work / f"{FIRST}-{seed}", work / f"{name}-{seed}"
+    recipe = recipe_of(name, seed, first)
     kept = folder / "figures.json"
     if not kept.exists():
         begun = time.process_time()
         with quietly(folder):
             summary = run(recipe, folder)
         found = {key: summary[key] for key in SHOWN if key in summary}
-        found["cpu_seconds"] = time.process_time() - begun
-        nats = [text_nats(path) for path in (folder / "policy", work / f"ground-{seed}" / "sft")]
+        found["cpu_seconds"] = time.process_time() - begun  # the first one's are those of the whole road
+        nats = [text_nats(path) for path in (folder / "policy", first / "sft")]
         found["text_nats_lost"] = nats[0] - nats[1]
         kept.write_text(json.dumps(found), encoding="utf-8")
     figures: dict[str, float] = json.loads(kept.read_text(encoding="utf-8"))
@@ -126,6 +118,8 @@ def one_run(job: tuple[str, int], work: Path) -> dict[str, float]:
 def recipe_of(name: str, seed: int, before: Path) -> Recipe:
     """An algorithm's recipe: the demo's, from the models that are in a run folder."""
     demo = demo_recipe(seed=seed, threads=1).model_dump(mode="json", exclude_unset=True)
+    if name == FIRST:
+        return recipe_from({**demo, "policy": {**demo["policy"], "algorithm": name}}, where=name)
     by_judgements = name == "dpo"
     kept = ("seed", "threads", "world", "text", "evaluate", *(["collect"] if by_judgements else []))
     scorers = {} if by_judgements else {"scorers": {"model": {"kind": "model", "path": str(before / "reward-model")}}}
