@@ -21,8 +21,10 @@ from transformers import AutoModelForCausalLM, AutoModelForSequenceClassificatio
 from plaudit import loop
 from plaudit.errors import NumberError, PlauditError, RecipeError, RunError
 from plaudit.loop import road
+from plaudit.models.load import choose_machine
 from plaudit.recipe import Recipe, recipe_from
 from plaudit.runs import Run
+from plaudit.scorers import EnsembleScorer, load_scorer
 from plaudit.testing.tiny import tiny_model, tiny_tokenizer
 from plaudit.worlds import ReviewWorld
 
@@ -450,6 +452,21 @@ def test_adapters_in_all_stages(own_road, tmp_path, no_report):
     assert "score.weight" in grader
     assert policy_lines(tmp_path / "run")[0]["policy/kl"] == pytest.approx(0, abs=1e-4)  # nothing has moved yet
     assert policy_lines(tmp_path / "run")[1]["policy/kl"] != pytest.approx(0, abs=1e-6)
+
+
+def test_members_under_an_adapter_share_one_trunk(own_road, tmp_path, no_report):
+    road = own_road(model={"adapter": {"rank": 2}}, language=None, reward={"members": 2, "combine": "lower"})
+    summary = loop.run(recipe_from(road), tmp_path / "run")
+    assert {"reward_after", "kl_nats"} <= summary.keys()
+    made = tmp_path / "run" / "reward-model"
+    assert {path.name for path in made.iterdir() if path.is_dir()} == {"trunk", "member-1", "member-2"}
+    assert not list(made.glob("member-*/model.safetensors"))
+    assert all(line["policy/reward/disagreement"] > 0 for line in policy_lines(tmp_path / "run"))
+    scorer = load_scorer(made, choose_machine(), recipe_from(road).text)
+    assert isinstance(scorer, EnsembleScorer)
+    assert scorer.members[0].network.model is scorer.members[1].network.model
+    kept = json.loads((made / "member-1" / "config.json").read_text(encoding="utf-8"))
+    assert scorer.members[0].gain == kept["reward_gain"] != 1.0
 
 
 def test_checkpointing_of_activations_changes_no_result(own_road, tmp_path, no_report):

@@ -14,7 +14,7 @@ from plaudit import loop
 from plaudit.models.load import Machine
 from plaudit.recipe import Text, recipe_from
 from plaudit.records import Group
-from plaudit.scorers import ModelScorer
+from plaudit.scorers import ModelScorer, load_scorer
 from plaudit.training.policy_stage import PolicyStage
 
 SMALL = {"language": None, "sft": None, "reward": {"start": "model", "minibatch": 8, "normalise_on": 8}}
@@ -54,7 +54,7 @@ def test_the_reward_is_standard_on_the_references_answers(own_road, tmp_path, mo
     assert [len(group.answers) for group in groups] == [2] * 8
     machine = Machine(device=torch.device("cpu"), bf16=False)
     text = Text.model_validate(road["text"])
-    pairs = ModelScorer.from_folder(tmp_path / "run" / "reward-model", machine, text).score(groups).value_PG
+    pairs = load_scorer(tmp_path / "run" / "reward-model", machine, text).score(groups).value_PG
     assert statistics.fmean(value for pair in pairs for value in pair) == pytest.approx(0, abs=1e-4)
     within = math.sqrt(statistics.fmean((one - other) ** 2 / 2 for one, other in pairs))  # n - 1 = 1
     assert within == pytest.approx(1, abs=1e-4)

@@ -15,7 +15,7 @@ from plaudit.errors import NumberError, PlauditError, RecordError, RunError, Tex
 from plaudit.models.load import choose_machine, save_model
 from plaudit.recipe import Sampling, Text, recipe_from
 from plaudit.records import Prompt
-from plaudit.scorers import ModelScorer
+from plaudit.scorers import load_scorer
 from plaudit.scorers.ensemble import save_ensemble
 from plaudit.tasks import (
     Chat,
@@ -111,7 +111,7 @@ def sampled_as(run: Path, words: str, out: Path, folder: Path) -> str:
 
 def scores_of(run: Path, texts: list[tuple[str, bool]]) -> list[float]:
     text = Text(template="q: {prompt}\na:")
-    scorer = ModelScorer.from_folder(run / "reward-model", choose_machine(), text)
+    scorer = load_scorer(run / "reward-model", choose_machine(), text)
     return scorer.score_texts([(Prompt(text="say 1"), texts)])
 
 

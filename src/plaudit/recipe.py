@@ -178,7 +178,7 @@ class Reward(Section):
     minibatch: int = Field(default=16, ge=1)
     """Judged prompts in one optimiser step."""
     members: int = Field(default=1, ge=1)
-    """Reward models, from different seeds, that score together."""
+    """Reward models, from different seeds, that score together; under `model.adapter` they share one trunk."""
     qualities: dict[str, float] = {}
     """A head for each thing that is judged apart, and its weight in the reward, such as `helpful: 1, harmless: 0.5`."""
     bootstrap: bool = False

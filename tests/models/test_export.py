@@ -15,7 +15,7 @@ from plaudit.models.export import VLLM, export_reward
 from plaudit.models.load import Machine, save_model
 from plaudit.recipe import Text
 from plaudit.records import Prompt
-from plaudit.scorers import ModelScorer
+from plaudit.scorers import load_scorer
 from plaudit.testing.tiny import tiny_model, tiny_tokenizer
 
 CPU = Machine(device=torch.device("cpu"), bf16=False)
@@ -38,7 +38,7 @@ def exported(request, folder, tmp_path_factory):
 
 
 def rewards(path):
-    scorer = ModelScorer.from_folder(path, CPU, TEXT)
+    scorer = load_scorer(path, CPU, TEXT)
     return scorer.score_texts([(Prompt(text="why"), [(answer, True) for answer in ANSWERS])])
 
 

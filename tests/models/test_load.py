@@ -35,7 +35,7 @@ from plaudit.models.network import LanguageNetwork, RewardNetwork
 from plaudit.models.packed import bare, body_of
 from plaudit.recipe import Adapter, Text
 from plaudit.records import Prompt
-from plaudit.scorers import ModelScorer
+from plaudit.scorers import ModelScorer, load_scorer
 from plaudit.testing.tiny import FAMILIES, tiny_model, tiny_tokenizer
 from plaudit.text import Words
 
@@ -128,11 +128,11 @@ assert not any(name.startswith("plaudit") for name in sys.modules)
 from plaudit.models.load import Machine
 from plaudit.recipe import Text
 from plaudit.records import Prompt
-from plaudit.scorers import ModelScorer
+from plaudit.scorers import load_scorer
 cpu = Machine(device=torch.device("cpu"), bf16=False)
 for name in names:
     if "reward" in name:
-        scorer = ModelScorer.from_folder(f"{root}/{name}", cpu, Text())
+        scorer = load_scorer(f"{root}/{name}", cpu, Text())
         found[f"{name} plaudit"] = scorer.score_texts([(Prompt(text="question: ", id="p"), texts)])
 print(json.dumps(found))
 """
@@ -143,9 +143,7 @@ def test_folders_mean_the_same_in_a_fresh_process_without_plaudit(tmp_path):
     torch.set_num_threads(1)
     expected = {name: packed_outputs(name, *make(name, tmp_path / name)) for name in FOLDERS}
     again = {
-        name: ModelScorer.from_folder(tmp_path / name, CPU, Text()).score_texts(
-            [(Prompt(text="question: ", id="p"), ANSWERS)]
-        )
+        name: load_scorer(tmp_path / name, CPU, Text()).score_texts([(Prompt(text="question: ", id="p"), ANSWERS)])
         for name in FOLDERS
         if "reward" in name
     }

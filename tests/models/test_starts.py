@@ -33,7 +33,7 @@ from plaudit.models.load import (
 from plaudit.models.network import RewardNetwork, head_of, reads_both_ways
 from plaudit.recipe import Adapter, Text
 from plaudit.records import Prompt
-from plaudit.scorers import ModelScorer
+from plaudit.scorers import load_scorer
 from plaudit.testing.tiny import LETTERS, tiny_model, tiny_tokenizer
 from plaudit.text import Words
 
@@ -81,7 +81,7 @@ def encoder_folder(folder, kind="bert", masked=True):
 
 
 def scorer_of(folder, **kwargs):
-    return ModelScorer.from_folder(folder, CPU, Text(), **kwargs)
+    return load_scorer(folder, CPU, Text(), **kwargs)
 
 
 def moved(model):
@@ -151,9 +151,9 @@ import torch
 from plaudit.models.load import Machine
 from plaudit.recipe import Text
 from plaudit.records import Prompt
-from plaudit.scorers import ModelScorer
+from plaudit.scorers import load_scorer
 torch.set_num_threads(1)
-scorer = ModelScorer.from_folder(sys.argv[1], Machine(device=torch.device("cpu"), bf16=False), Text())
+scorer = load_scorer(sys.argv[1], Machine(device=torch.device("cpu"), bf16=False), Text())
 print(scorer.score_texts([(Prompt(text="why?"), [("a fine answer", True), ("no", True)])]))
 """
 

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from safetensors.torch import load_file
 
 from plaudit.errors import ModelError, RecipeError
-from plaudit.models.load import Machine, save_model
+from plaudit.models.load import Machine, adapted, new_reward, save_adapter, save_model
 from plaudit.models.network import RewardNetwork
-from plaudit.recipe import Text
+from plaudit.recipe import Adapter, Text
 from plaudit.records import Answer, Ended, Group, Prompt
 from plaudit.scorers import EnsembleScorer, ModelScorer, check_reward, load_scorer, member_folders
 from plaudit.scorers.ensemble import combined, save_ensemble
@@ -20,6 +22,7 @@ from plaudit.testing.tiny import tiny_model, tiny_tokenizer
 from plaudit.text import Words
 
 CPU = Machine(device=torch.device("cpu"), bf16=False)
+SHAPES: dict[str, dict[str, int]] = {"llama": {}, "bert": {"max_position_embeddings": 64}}
 WORDS = Words(tiny_tokenizer(), Text(), context=64)
 
 
@@ -71,6 +74,60 @@ def test_an_ensemble_says_what_its_members_say_and_how_far_apart_they_are():
 
 def test_one_member_is_a_reward_model():
     assert EnsembleScorer([member(0)]).score(GROUPS).flat() == member(0).score(GROUPS).flat()
+
+
+@pytest.mark.parametrize("family", ["llama", "bert"])
+def test_adapters_of_one_trunk_share_it(family, tmp_path):
+    """One trunk on disk and in memory; each member alone, merged into it, says the same; the folder can be moved."""
+    made = tmp_path / "made"
+    save_model(tiny_model(family, reward=True, **SHAPES[family]), made / "trunk", tiny_tokenizer())
+    for m in range(3):
+        model = adapted(new_reward(str(made / "trunk"), CPU, seed=m), Adapter(rank=2), seed=m, task="SEQ_CLS")
+        generator = torch.Generator().manual_seed(m)
+        with torch.no_grad():
+            for parameter in model.parameters():
+                if parameter.requires_grad:
+                    parameter.add_(0.1 * torch.randn(parameter.shape, generator=generator))
+        save_adapter(
+            model, made / f"member-{m}", tiny_tokenizer(), trunk="../trunk", reward_gain=1.0 + m, reward_bias=0.5
+        )
+    names = [f"member-{m}" for m in range(3)]
+    save_ensemble(made, names, combine="mean", caution=1.0, reward_gain=1.0, reward_bias=0.0)
+    made.rename(tmp_path / "moved")
+    check_reward(tmp_path / "moved")
+    trunk = (tmp_path / "moved" / "trunk" / "model.safetensors").stat().st_size
+    for name in names:
+        stored = load_file(tmp_path / "moved" / name / "adapter_model.safetensors")
+        assert all("lora" in key or key.split(".")[2] in ("score", "classifier") for key in stored)
+        assert (tmp_path / "moved" / name / "adapter_model.safetensors").stat().st_size < trunk / 2
+    together = load_scorer(tmp_path / "moved", CPU, Text())
+    assert isinstance(together, EnsembleScorer)
+    assert len({id(one.network.model) for one in together.members}) == 1
+    said = together.score(GROUPS)
+    for name, own in zip(names, said.members, strict=True):
+        alone = load_scorer(tmp_path / "moved" / name, CPU, Text()).score(GROUPS).flat()
+        assert [value for row in own for value in row] == pytest.approx(alone, abs=1e-5)
+    assert len(set(said.members)) == 3
+    assert together.score(GROUPS) == said  # whichever was active before
+
+
+def test_an_adapter_without_a_head_is_refused(tmp_path):
+    save_model(tiny_model(reward=True), tmp_path / "trunk", tiny_tokenizer())
+    model = adapted(
+        new_reward(str(tmp_path / "trunk"), CPU, seed=0), Adapter(rank=2), seed=0, task="FEATURE_EXTRACTION"
+    )
+    save_adapter(model, tmp_path / "member", tiny_tokenizer(), trunk="../trunk")
+    with pytest.raises(ModelError, match="member' has no trained score head"):
+        load_scorer(tmp_path / "member", CPU, Text())
+
+
+def test_an_adapter_whose_trunk_is_gone_is_refused(tmp_path):
+    save_model(tiny_model(reward=True), tmp_path / "trunk", tiny_tokenizer())
+    model = adapted(new_reward(str(tmp_path / "trunk"), CPU, seed=0), Adapter(rank=2), seed=0, task="SEQ_CLS")
+    save_adapter(model, tmp_path / "member", tiny_tokenizer(), trunk="../trunk")
+    shutil.rmtree(tmp_path / "trunk")
+    with pytest.raises(ModelError, match="trunk"):
+        load_scorer(tmp_path / "member", CPU, Text())
 
 
 def test_an_ensemble_survives_its_folder(tmp_path):

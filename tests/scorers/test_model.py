@@ -12,7 +12,7 @@ from plaudit.models.load import Machine, save_model
 from plaudit.models.network import RewardNetwork
 from plaudit.recipe import Reward, Text
 from plaudit.records import Answer, Ended, Group, Judgement, Prompt, Thumb
-from plaudit.scorers import ModelScorer
+from plaudit.scorers import ModelScorer, load_scorer
 from plaudit.testing.tiny import tiny_model, tiny_tokenizer
 from plaudit.text import Words
 from plaudit.training.judged import judged_batch, judged_tokens
@@ -83,21 +83,21 @@ def test_micro_batches_and_neighbours_change_nothing(network):
 def test_from_its_folder_it_scores_as_it_did(tmp_path, network):
     save_model(network.model, tmp_path / "rm", WORDS.tokenizer, reward_gain=3.0, reward_bias=0.25)
     before = ModelScorer(network, WORDS, CPU, gain=3.0, bias=0.25).score(GROUPS)
-    after = ModelScorer.from_folder(tmp_path / "rm", CPU, WORDS.text).score(GROUPS)
+    after = load_scorer(tmp_path / "rm", CPU, WORDS.text).score(GROUPS)
     assert after == before
     with pytest.raises(TextError, match=r"prompt .* has \d+ tokens, but the model reads 64"):
-        ModelScorer.from_folder(tmp_path / "rm", CPU, WORDS.text).score([group("w" * 60, ("so", Ended.STOPPED))])
+        load_scorer(tmp_path / "rm", CPU, WORDS.text).score([group("w" * 60, ("so", Ended.STOPPED))])
 
 
 def test_its_tokenizer_need_not_be_the_policys(tmp_path):
     """Scores come from words: a reward model with other tokens than the policy's is as good."""
     tokenizer = new_tokenizer(["because why so"], "", vocabulary=300)
     save_model(tiny_model(reward=True, vocab_size=len(tokenizer)), tmp_path / "rm", tokenizer)
-    scores = ModelScorer.from_folder(tmp_path / "rm", CPU, Text()).score(GROUPS)
+    scores = load_scorer(tmp_path / "rm", CPU, Text()).score(GROUPS)
     assert len(set(scores.flat())) == 5
 
 
 def test_a_language_model_is_no_scorer(tmp_path):
     save_model(tiny_model(), tmp_path / "lm", tiny_tokenizer())
     with pytest.raises(ModelError, match="a reward model has one"):
-        ModelScorer.from_folder(tmp_path / "lm", CPU, Text())
+        load_scorer(tmp_path / "lm", CPU, Text())

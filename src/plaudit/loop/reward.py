@@ -11,14 +11,14 @@ from typing import Any
 from plaudit.errors import ModelError
 from plaudit.evaluation.reward import held_out as held_out_measures
 from plaudit.loop.ground import Ground
-from plaudit.models.load import adapted, change_config, load_reward, new_lstm_reward, new_reward, save_model
+from plaudit.models.load import adapted, change_config, new_lstm_reward, new_reward, save_adapter, save_model
 from plaudit.models.network import RewardNetwork
 from plaudit.recipe import Sampling
 from plaudit.records import Group, Judgement
 from plaudit.runs import write_json
 from plaudit.runs.progress import say
 from plaudit.scorers import EnsembleScorer, ModelScorer
-from plaudit.scorers.ensemble import save_ensemble
+from plaudit.scorers.ensemble import load_members, save_ensemble
 from plaudit.seeds import derive
 from plaudit.text import Words
 from plaudit.training.reward_stage import train_reward
@@ -39,8 +39,8 @@ def reward_stage(ground: Ground) -> None:
         for member, folder in enumerate(folders):
             if not folder.exists():  # it was made before an interruption
                 _train_member(ground, member, folder, trunk, words, train, held)
-        networks = [RewardNetwork(load_reward(str(folder), ground.machine)[0]) for folder in folders]
-        members = [ModelScorer(n, words, ground.machine, micro_tokens=ground.recipe.micro_tokens) for n in networks]
+        loaded = load_members(folders, ground.machine, ground.recipe.text, micro_tokens=ground.recipe.micro_tokens)
+        members = [member.raw() for member in loaded]
         found = held_out_measures(members[0] if len(members) == 1 else EnsembleScorer(members).raw(), held)
         _normalise(ground, folders, members)
         write_json(made / "evaluation.json", found)
@@ -61,29 +61,40 @@ def _train_member(
     if settings.members > 1:
         say(f"reward: member {member + 1} of {settings.members}")
     seed = derive(ground.recipe.seed, "head", member) if member else derive(ground.recipe.seed, "head")
-    model = _new_reward(ground, trunk, words, seed)
+    adapter = None if settings.start == "lstm" else ground.recipe.model.adapter
+    shared = folder.parent / "trunk" if settings.members > 1 and adapter is not None else None
+    if shared is None:
+        model = _new_reward(ground, trunk, words, seed, random=settings.start == "random")
+    else:  # one trunk to the last bit, what is drawn at random in it too
+        if not shared.exists():
+            first = _new_reward(ground, trunk, words, seed, random=settings.start == "random")
+            save_model(first, shared, words.tokenizer)
+        model = _new_reward(ground, str(shared), words, seed)
+    model = adapted(model, adapter, seed=seed, task="SEQ_CLS")
     network = RewardNetwork(model, dropout=settings.dropout)
     if settings.language:
         network.add_language_head(ground.language_model(trunk, random=settings.start == "random"))
     train_reward(ground.run, network, words, train, settings, ground.recipe, ground.machine, held, member=member)
-    save_model(model, folder, words.tokenizer, reward_gain=1.0, reward_bias=0.0)
+    if shared is not None:
+        save_adapter(model, folder, words.tokenizer, trunk="../trunk", reward_gain=1.0, reward_bias=0.0)
+    else:
+        save_model(model, folder, words.tokenizer, reward_gain=1.0, reward_bias=0.0)
 
 
-def _new_reward(ground: Ground, trunk: str, words: Words, seed: int) -> Any:
+def _new_reward(ground: Ground, trunk: str, words: Words, seed: int, *, random: bool = False) -> Any:
     """A reward model that has learned nothing yet."""
     settings = ground.recipe.reward
     assert settings is not None
     if settings.start == "lstm":
         return new_lstm_reward(words.tokenizer, ground.machine, seed=seed, qualities=settings.qualities)
-    model = new_reward(
+    return new_reward(
         trunk,
         ground.machine,
         seed=seed,
-        random=settings.start == "random",
+        random=random,
         checkpointing=ground.recipe.model.checkpointing,
         qualities=settings.qualities,
     )
-    return adapted(model, ground.recipe.model.adapter, seed=seed, task="SEQ_CLS")
 
 
 def _normalise(ground: Ground, folders: Sequence[Path], members: Sequence[ModelScorer]) -> None:

@@ -7,14 +7,14 @@ import copy
 import json
 import shutil
 import warnings
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from peft import LoraConfig, TaskType, get_peft_model
+from peft import LoraConfig, PeftConfig, PeftModel, TaskType, get_peft_model
 from safetensors import SafetensorError
 from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
@@ -35,14 +35,17 @@ __all__ = [
     "check_suits",
     "choose_machine",
     "context_of",
+    "is_adapter",
     "is_lstm",
     "load_language",
     "load_reward",
+    "load_rewards",
     "load_tokenizer",
     "new_lstm_language",
     "new_lstm_reward",
     "new_reward",
     "quality_weights",
+    "save_adapter",
     "save_model",
 ]
 
@@ -198,10 +201,57 @@ def quality_weights(config: Any) -> list[float]:
 def load_reward(path: str, machine: Machine, *, checkpointing: bool = False) -> tuple[Any, float, float]:
     """A trained reward model: the sequence classifier, and the gain and bias kept in its config.
 
+    What `save_adapter` wrote is merged into its trunk.
+
     Raises:
         ModelError: there is none, or it has more than one label.
     """
-    config = check_reward_model(path)
+    if is_adapter(path):
+        (model, gain, bias), *_ = load_rewards([path], machine)
+        return _ready(model.merge_and_unload(), machine, checkpointing), gain, bias
+    gain, bias = _scale(check_reward_model(path))
+    return _ready(_classifier(path), machine, checkpointing), gain, bias
+
+
+def load_rewards(paths: Sequence[str], machine: Machine) -> list[tuple[Any, float, float]]:
+    """Several trained reward models, each with its gain and bias.
+
+    Those that `save_adapter` wrote on one trunk are one model with an adapter for each, named by its place in `paths`.
+
+    Raises:
+        ModelError: one is not there, or has no trained head.
+    """
+    if not all(is_adapter(path) for path in paths) or len({_trunk_of(path) for path in paths}) > 1:
+        return [load_reward(path, machine) for path in paths]
+    configs = [check_reward_model(path) for path in paths]
+    trunk = _classifier(_trunk_of(paths[0]))
+    trunk.config = configs[0]
+    for path in paths:
+        if not PeftConfig.from_pretrained(path).modules_to_save:
+            raise ModelError(f"{path!r} has no trained score head beside its adapter: its scores would be random")
+    with _loading(paths[0]), _without_pefts_own_warning():
+        model = PeftModel.from_pretrained(trunk, paths[0], adapter_name="0")
+        for place, path in enumerate(paths[1:], 1):
+            model.load_adapter(path, adapter_name=str(place))
+    return [(_ready(model, machine, checkpointing=False), *_scale(config)) for config in configs]
+
+
+def is_adapter(path: str) -> bool:
+    """Whether a folder holds what `save_adapter` wrote, or PEFT did, and no whole model."""
+    return (Path(path) / _ADAPTER).exists()
+
+
+_ADAPTER = "adapter_config.json"
+
+
+def _trunk_of(path: str) -> str:
+    """The model that an adapter belongs to; a path that begins with a dot is seen from the adapter's folder."""
+    with _loading(path):
+        name = str(PeftConfig.from_pretrained(path).base_model_name_or_path)
+    return str((Path(path) / name).resolve()) if name.startswith(".") else name
+
+
+def _classifier(path: str) -> Any:
     with _loading(path):
         model, info = AutoModelForSequenceClassification.from_pretrained(
             path, dtype=torch.float32, output_loading_info=True
@@ -211,8 +261,12 @@ def load_reward(path: str, machine: Machine, *, checkpointing: bool = False) -> 
             f"{path!r} has no trained score head, or not all of it: its scores would be random "
             f"({', '.join(sorted(info['missing_keys'])[:3])} missing)"
         )
-    gain, bias = float(getattr(config, "reward_gain", 1.0)), float(getattr(config, "reward_bias", 0.0))
-    return _ready(model, machine, checkpointing), gain, bias
+    return model
+
+
+def _scale(config: Any) -> tuple[float, float]:
+    """Gain and bias."""
+    return float(getattr(config, "reward_gain", 1.0)), float(getattr(config, "reward_bias", 0.0))
 
 
 def new_reward(
@@ -345,10 +399,17 @@ def adapted(model: Any, adapter: Adapter | None, *, seed: int, task: str = "CAUS
         modules_to_save=_above_trunk(model) if task == "SEQ_CLS" else None,
         task_type=TaskType(task),
     )
-    with torch.random.fork_rng(), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing", category=FutureWarning)  # PEFT's own
+    with torch.random.fork_rng(), _without_pefts_own_warning():
         torch.manual_seed(seed)
         return get_peft_model(model, config)
+
+
+@contextlib.contextmanager
+def _without_pefts_own_warning() -> Iterator[None]:
+    """It asks Transformers by a name that a newer version gave up."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing", category=FutureWarning)
+        yield
 
 
 def _above_trunk(model: Any) -> list[str]:
@@ -372,6 +433,34 @@ def save_model(model: Any, folder: Path, tokenizer: Any, **config: float) -> Non
     Raises:
         RunError: the disk is full; what was in the folder is still there.
     """
+    merged = copy.deepcopy(model).merge_and_unload() if hasattr(model, "merge_and_unload") else model
+    with _written(folder, model, tokenizer, config) as aside:
+        merged.save_pretrained(aside)
+        if isinstance(body_of(model), LstmModel):
+            (aside / "README.md").write_text(_HOW_TO_LOAD.format(model=type(model).__name__), encoding="utf-8")
+
+
+def save_adapter(model: Any, folder: Path, tokenizer: Any, *, trunk: str, **config: float) -> None:
+    """Write what a classifier under an adapter has learned, its head included, and nothing of its trunk.
+
+    It is PEFT's own folder, with the classifier's config and the tokenizer beside it.
+
+    Args:
+        trunk: where the trunk will be, such as `../trunk`, as seen from the folder.
+        config: as for `save_model`.
+
+    Raises:
+        RunError: the disk is full; what was in the folder is still there.
+    """
+    model.peft_config[model.active_adapter].base_model_name_or_path = trunk
+    with _written(folder, model, tokenizer, config) as aside:
+        model.save_pretrained(aside, save_embedding_layers=False)  # the trunk keeps them
+        bare(model).config.save_pretrained(aside)
+
+
+@contextlib.contextmanager
+def _written(folder: Path, model: Any, tokenizer: Any, config: Mapping[str, float | int | None]) -> Iterator[Path]:
+    """A folder to write a model into, aside, which then gets its tokenizer and its name."""
     if isinstance(getattr(bare(model), "score", None), nn.Module):  # an encoder takes its padding from the mask alone
         tokenizer = _with_pad_apart(tokenizer)
         config = {"pad_token_id": tokenizer.pad_token_id, **config}
@@ -379,11 +468,8 @@ def save_model(model: Any, folder: Path, tokenizer: Any, **config: float) -> Non
     shutil.rmtree(aside, ignore_errors=True)
     folder.parent.mkdir(parents=True, exist_ok=True)
     with reporting_full_disk(folder.parent):
-        merged = copy.deepcopy(model).merge_and_unload() if hasattr(model, "merge_and_unload") else model
-        merged.save_pretrained(aside)
+        yield aside
         tokenizer.save_pretrained(aside)
-        if isinstance(body_of(model), LstmModel):
-            (aside / "README.md").write_text(_HOW_TO_LOAD.format(model=type(model).__name__), encoding="utf-8")
         if config:
             change_config(aside, **config)
     shutil.rmtree(folder, ignore_errors=True)

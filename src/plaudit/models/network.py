@@ -269,7 +269,7 @@ def head_of(model: Any) -> nn.Linear:
     for name in ("score", "classifier"):
         top: Any = getattr(inner, name, None)
         if hasattr(top, "modules_to_save"):  # an adapter trains a copy of it
-            top = top.modules_to_save["default"]
+            top = top.modules_to_save[top.active_adapters[0]]
         for head in (top, getattr(top, "out_proj", None)):
             if isinstance(head, nn.Linear):
                 return head
@@ -285,11 +285,13 @@ class RewardNetwork(Network):
     Args:
         model: the classifier, maybe under an adapter.
         dropout: share of the head's input that is zeroed in training mode.
+        adapter: the adapter that this one is, where several share the model.
     """
 
-    def __init__(self, model: Any, *, dropout: float = 0.0) -> None:
+    def __init__(self, model: Any, *, dropout: float = 0.0, adapter: str | None = None) -> None:
         super().__init__()
         self.model = model
+        self.adapter = adapter
         self.dropout = nn.Dropout(dropout)
         self.encoder = reads_both_ways(model)
         self.packed = not self.encoder and choose_road(model)
@@ -329,6 +331,8 @@ class RewardNetwork(Network):
     def outputs(self, tree: TokenTree, needs: Needs) -> Outputs:
         """The raw score of each answer (gain 1, bias 0): [B], or [B, labels] where there are several."""
         logp_BT = None
+        if self.adapter is not None:
+            self.model.set_adapter(self.adapter)
         if self.encoder:
             score = self._read_whole(tree).float()
         elif needs.logp:

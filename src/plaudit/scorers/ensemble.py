@@ -13,7 +13,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from plaudit.errors import ModelError, RecipeError
-from plaudit.models.load import Machine, check_reward_model
+from plaudit.models.load import Machine, check_reward_model, context_of, load_rewards, load_tokenizer
+from plaudit.models.network import RewardNetwork
+from plaudit.models.packed import bare
 from plaudit.recipe import Text
 from plaudit.records import Ended, Group, Prompt
 from plaudit.runs import read_json, write_json
@@ -21,7 +23,16 @@ from plaudit.scorers.model import ModelScorer
 from plaudit.scorers.seam import Scores, arranged
 from plaudit.text import Words
 
-__all__ = ["Combine", "EnsembleScorer", "check_reward", "combined", "load_scorer", "member_folders", "save_ensemble"]
+__all__ = [
+    "Combine",
+    "EnsembleScorer",
+    "check_reward",
+    "combined",
+    "load_members",
+    "load_scorer",
+    "member_folders",
+    "save_ensemble",
+]
 
 Combine = Literal["mean", "minimum", "lower"]
 
@@ -140,6 +151,24 @@ def check_reward(folder: Path | str) -> None:
         check_reward_model(str(member))
 
 
+def load_members(
+    folders: Sequence[Path | str], machine: Machine, text: Text, *, micro_tokens: int = 8192
+) -> list[ModelScorer]:
+    """A scorer for each folder of a reward model; adapters of one trunk share it in memory.
+
+    Raises:
+        ModelError: there is none, or its head was never trained.
+    """
+    loaded = load_rewards([str(folder) for folder in folders], machine)
+    shared = len(loaded) > 1 and loaded[0][0] is loaded[1][0]
+    members = []
+    for place, (folder, (model, gain, bias)) in enumerate(zip(folders, loaded, strict=True)):
+        network = RewardNetwork(model, adapter=str(place) if shared else None)
+        words = Words(load_tokenizer(str(folder)), text, context=context_of(bare(model).config))
+        members.append(ModelScorer(network, words, machine, gain=gain, bias=bias, micro_tokens=micro_tokens))
+    return members
+
+
 def load_scorer(
     folder: Path | str, machine: Machine, text: Text, *, micro_tokens: int = 8192
 ) -> ModelScorer | EnsembleScorer:
@@ -148,9 +177,7 @@ def load_scorer(
     Raises:
         ModelError: there is none, or its head was never trained.
     """
-    members = [
-        ModelScorer.from_folder(member, machine, text, micro_tokens=micro_tokens) for member in member_folders(folder)
-    ]
+    members = load_members(member_folders(folder), machine, text, micro_tokens=micro_tokens)
     if not (Path(folder) / ENSEMBLE).exists():
         return members[0]
     how = read_json(Path(folder) / ENSEMBLE)

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from plaudit.batch import Needs, pack
-from plaudit.models.load import Machine, context_of, load_reward, load_tokenizer, quality_weights
+from plaudit.models.load import Machine, quality_weights
 from plaudit.models.network import RewardNetwork
 from plaudit.models.packed import bare
-from plaudit.recipe import Text
 from plaudit.records import Ended, Group, Prompt
 from plaudit.scorers.seam import Scores, arranged
 from plaudit.text import Words
@@ -55,17 +53,6 @@ class ModelScorer:
         self.bias = bias
         self.micro_tokens = micro_tokens
         self._weights = quality_weights(bare(network.model).config)
-
-    @classmethod
-    def from_folder(cls, folder: Path | str, machine: Machine, text: Text, *, micro_tokens: int = 8192) -> ModelScorer:
-        """A reward model from its Transformers folder.
-
-        Raises:
-            ModelError: there is none, or its head was never trained.
-        """
-        model, gain, bias = load_reward(str(folder), machine)
-        words = Words(load_tokenizer(str(folder)), text, context=context_of(model.config))
-        return cls(RewardNetwork(model), words, machine, gain=gain, bias=bias, micro_tokens=micro_tokens)
 
     def raw(self) -> ModelScorer:
         """The same without gain and bias: differences of its scores are what training took for log-odds."""
