@@ -61,6 +61,8 @@ class Source(Section):
     """A file (.json, .jsonl, .csv, .parquet, .txt, each also .gz), a dataset folder or name; may hold `$NAME`."""
     format: str = "auto"
     """What the rows are; `auto` recognises them (see `plaudit data check`)."""
+    name: str | None = None
+    """Which configuration of a Hugging Face dataset, where it has several."""
     split: str = "train"
     """Which split of a Hugging Face dataset."""
     columns: dict[str, str] = {}

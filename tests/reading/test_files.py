@@ -155,6 +155,8 @@ def test_what_cannot_be_opened(put: Put, tmp_path: Path):
         read_rows(put("a.xls", "x"))
     with pytest.raises(RecordError, match="split 'test' is asked for, but a file has no splits"):
         read_rows(put("a.jsonl", "{}"), split="test")
+    with pytest.raises(RecordError, match="name 'main' is asked for, but a file has no names"):
+        read_rows(put("a.jsonl", "{}"), name="main")
     with pytest.raises(RecordError, match="not a name that a dataset could have"):
         read_rows(tmp_path / "gone")
 
@@ -176,6 +178,8 @@ def test_a_saved_dataset(tmp_path: Path):
     assert read(tmp_path / "two", split="test") == [("[test] row 1", ROWS[1])]
     with pytest.raises(RecordError, match="no split 'dev'; there are train, test"):
         read_rows(tmp_path / "two", split="dev")
+    with pytest.raises(RecordError, match="name 'main' is asked for, but a dataset that was saved to disk has no"):
+        read_rows(tmp_path / "one", name="main")
 
 
 def test_a_folder_of_data_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -188,18 +192,34 @@ def test_a_folder_of_data_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         read_rows(folder, split="dev")
 
 
+def test_a_dataset_of_several_configurations(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    cards = [f"- config_name: {name}\n  data_files: {name}.jsonl\n" for name in ("first", "second")]
+    (folder / "README.md").write_text("---\nconfigs:\n" + "".join(cards) + "---\n")
+    for name, row in zip(("first", "second"), ROWS, strict=True):
+        (folder / f"{name}.jsonl").write_text(json.dumps(row) + "\n")
+    assert read(folder, name="second") == [("[second, train] row 1", ROWS[1])]
+    with pytest.raises(RecordError, match=r"(?s)cannot be read as a dataset \(split 'train'\): Config name is missing"):
+        read_rows(folder)
+    with pytest.raises(RecordError, match=r"\(name 'third', split 'train'\).*first"):
+        read_rows(folder, name="third")
+
+
 def test_a_named_dataset(monkeypatch: pytest.MonkeyPatch):
     asked = []
 
-    def load_dataset(name: str, *, split: str) -> list[dict[str, str]]:
-        asked.append((name, split))
+    def load_dataset(path: str, name: str | None, *, split: str) -> list[dict[str, str]]:
+        asked.append((path, name, split))
         return ROWS
 
     with pytest.raises(RecordError, match=r"nobody/nothing: no such file or folder, nor a dataset to be had"):
         read_rows("nobody/nothing")  # tests are offline
     monkeypatch.setattr(datasets, "load_dataset", load_dataset)
     assert list(read_rows("someone/texts", split="test"))[1] == Row("someone/texts[test] row 2", ROWS[1])
-    assert asked == [("someone/texts", "test")]
+    assert next(iter(read_rows("someone/texts", name="zh"))) == Row("someone/texts[zh, train] row 1", ROWS[0])
+    assert asked == [("someone/texts", None, "test"), ("someone/texts", "zh", "train")]
 
 
 @pytest.mark.parametrize(("name", "package"), [("a.parquet", "pyarrow"), ("folder", "datasets")])

@@ -34,6 +34,10 @@ def check(
         list[str] | None,
         typer.Option(metavar="NAME=COLUMN", help="Your column for a name that the format knows; may be repeated."),
     ] = None,
+    name: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="Which configuration of a Hugging Face dataset.", show_default=False),
+    ] = None,
     split: Annotated[str, typer.Option(metavar="NAME", help="Which split of a Hugging Face dataset.")] = "train",
     most: Annotated[int, typer.Option(min=0, help="Bad lines to list.")] = 20,
 ) -> None:
@@ -42,7 +46,7 @@ def check(
 
     from plaudit.reading.check import check_file, render
 
-    report = check_file(file, format, kind, _pairs(column or []), split=split)
+    report = check_file(file, format, kind, _pairs(column or []), name=name, split=split)
     render(report, Console(), most=most)
     if not report.ok:
         raise typer.Exit(1)

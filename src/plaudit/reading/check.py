@@ -90,6 +90,7 @@ def check_file(
     kind: Kind | None = None,
     columns: Mapping[str, str] | None = None,
     *,
+    name: str | None = None,
     split: str = "train",
     count_tokens: Callable[[str], int] | None = None,
 ) -> Report:
@@ -100,13 +101,14 @@ def check_file(
         format: as in a recipe's `format`.
         kind: what the rows are wanted for; nothing takes what most of them are by themselves.
         columns: as in a recipe's `columns`.
+        name: as in a recipe's `name`.
         split: as in a recipe's `split`.
         count_tokens: measures lengths in tokens too.
 
     Raises:
         RecordError: there is no such file, format or split.
     """
-    source = Source(path=str(path), format=format, columns=dict(columns or {}), split=split)
+    source = Source(path=str(path), format=format, columns=dict(columns or {}), name=name, split=split)
     reading = read_source(source, kind)
     placed, problems = list(reading.records), list(reading.problems)
     if kind is None and placed:

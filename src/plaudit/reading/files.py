@@ -36,11 +36,14 @@ Unit = Literal["auto", "lines", "paragraphs", "whole"]
 where the file has a blank line between texts, and lines where it has none."""
 
 
-def read_rows(path: str | Path, *, split: str = "train", unit: Unit = "auto") -> Iterator[Row | Problem]:
+def read_rows(
+    path: str | Path, *, name: str | None = None, split: str = "train", unit: Unit = "auto"
+) -> Iterator[Row | Problem]:
     """The rows of a file, a dataset folder or a named Hugging Face dataset, in order, bad ones as problems.
 
     Args:
         path: a file with a suffix that is known, a folder, or a dataset's name.
+        name: which configuration of a dataset; a file has none.
         split: which split of a dataset; a file has none.
         unit: what a document of a `.txt` file is.
 
@@ -50,14 +53,15 @@ def read_rows(path: str | Path, *, split: str = "train", unit: Unit = "auto") ->
     file = Path(path).expanduser()
     suffix = _suffix(file)
     if file.is_dir() or (suffix not in _READERS and not file.exists()):
-        return dataset_rows(str(file if file.is_dir() else path), folder=file.is_dir(), split=split)
+        return dataset_rows(str(file if file.is_dir() else path), folder=file.is_dir(), name=name, split=split)
     if not file.exists():
         raise RecordError(f"{path}: no such file")
     if suffix not in _READERS:
         known = ", ".join(_READERS)
         raise RecordError(f"{path}: unknown suffix {suffix or '(none)'}; known are {known}, each also .gz")
-    if split != "train":
-        raise RecordError(f"{path}: split {split!r} is asked for, but a file has no splits")
+    for what, asked in (("name", name), ("split", None if split == "train" else split)):
+        if asked is not None:
+            raise RecordError(f"{path}: {what} {asked!r} is asked for, but a file has no {what}s")
     return _guarded(_READERS[suffix](file, unit))
 
 

@@ -15,11 +15,11 @@ __all__ = ["dataset_rows"]
 _NAME = re.compile(r"[\w.-]+(/[\w.-]+)?", re.ASCII)
 
 
-def dataset_rows(path: str, *, folder: bool, split: str) -> Iterator[Row | Problem]:
+def dataset_rows(path: str, *, folder: bool, name: str | None, split: str) -> Iterator[Row | Problem]:
     """The rows of one split, with their numbers from 1.
 
     Raises:
-        RecordError: there is no such dataset or split, or it cannot be read.
+        RecordError: there is no such dataset, configuration or split, or it cannot be read.
     """
     if not folder and not _NAME.fullmatch(path):
         raise RecordError(f"{path}: no such file or folder, and not a name that a dataset could have")
@@ -28,21 +28,32 @@ def dataset_rows(path: str, *, folder: bool, split: str) -> Iterator[Row | Probl
     except ImportError as error:
         raise needs_extra(path, "datasets") from error
     try:
-        table = _saved(path, split) if folder and _is_saved(Path(path)) else datasets.load_dataset(path, split=split)
+        if folder and _is_saved(Path(path)):
+            table = _saved(path, name, split)
+        else:
+            table = datasets.load_dataset(path, name, split=split)
     except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
         if isinstance(error, RecordError):
             raise
         what = "cannot be read as a dataset" if folder else "no such file or folder, nor a dataset to be had"
-        raise RecordError(f"{path}: {what} (split {split!r}): {error}") from error
-    return (Row(f"{path}[{split}] row {number}", dict(row)) for number, row in enumerate(table, 1))
+        raise RecordError(f"{path}: {what} ({_part(name, split)}): {error}") from error
+    part = split if name is None else f"{name}, {split}"
+    return (Row(f"{path}[{part}] row {number}", dict(row)) for number, row in enumerate(table, 1))
 
 
 def _is_saved(folder: Path) -> bool:
     return (folder / "dataset_dict.json").exists() or (folder / "state.json").exists()
 
 
-def _saved(path: str, split: str) -> Any:
+def _part(name: str | None, split: str) -> str:
+    return f"split {split!r}" if name is None else f"name {name!r}, split {split!r}"
+
+
+def _saved(path: str, name: str | None, split: str) -> Any:
     import datasets
+
+    if name is not None:
+        raise RecordError(f"{path}: name {name!r} is asked for, but a dataset that was saved to disk has no names")
 
     found = datasets.load_from_disk(path)
     if isinstance(found, datasets.DatasetDict):

@@ -172,7 +172,7 @@ def _check_settings(source: Source, kind: Kind | None, split_text: SplitText | N
 def _items(source: Source) -> Iterator[Row | Problem]:
     """The rows in the file's order; reads no further than an unshuffled limit."""
     rows = 0
-    for item in read_rows(source.path, split=source.split, unit=_UNITS.get(source.format, "auto")):
+    for item in read_rows(source.path, name=source.name, split=source.split, unit=_UNITS.get(source.format, "auto")):
         if isinstance(item, Row) and not isinstance(item.value, Mapping | str):
             yield Problem(item.place, f"row: needs an object or a text (found {item.value!r:.60})")
             continue
