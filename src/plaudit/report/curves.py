@@ -84,6 +84,7 @@ _KNOWN = (
     _Known("m.margin", ("margin",), colour="teal"),
     _Known("m.value_loss", ("value_loss", "critic_loss"), colour="orange"),
     _Known("m.kl_to_old", ("kl_to_old",), colour="purple"),
+    _Known("m.kl_whole", ("kl_whole",), colour="purple"),
 )
 
 _NOT_CURVES = frozenset({"step"})
