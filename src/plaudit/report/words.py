@@ -311,7 +311,7 @@ _CURVES: dict[str, tuple[str, str]] = {
     ),
     "m.kl_whole": ("KL from the whole reference", "与完整参考模型的 KL"),
     "m.kl_whole.about": (
-        "Nats per answer, the reference among all tokens and not only those that top-p left. Stops and targets go by it.",
+        "Nats per answer, the reference among all tokens, not only those that top-p left. Stops and targets go by it.",
         "每个回答的奈特数，参考模型取全部词元，而不只是 top-p 留下的词元。提前停止与目标以它为准。",
     ),
     "m.reward.distance": ("Reward for the distance moved", "移动距离换来的奖励"),
