@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import platform
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import torch
 
-__all__ = ["circumstances", "quietly"]
+__all__ = ["circumstances", "once", "quietly"]
 
 
 @contextlib.contextmanager
@@ -27,6 +28,17 @@ def quietly(folder: Path) -> Iterator[None]:
         contextlib.redirect_stdout(log),
     ):
         yield
+
+
+def once(folder: Path, measure: Callable[[], dict[str, float]]) -> dict[str, float]:
+    """What `measure` finds, or what it found before: it is kept in the folder."""
+    kept = folder / "figures.json"
+    if not kept.exists():
+        with quietly(folder):
+            found = measure()
+        kept.write_text(json.dumps(found), encoding="utf-8")
+    figures: dict[str, float] = json.loads(kept.read_text(encoding="utf-8"))
+    return figures
 
 
 def circumstances(benchmark: str, *packages: str) -> dict[str, Any]:

@@ -25,7 +25,7 @@ from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from benchmarks.measured import circumstances, quietly
+from benchmarks.measured import circumstances, once
 
 from plaudit.loop import run
 from plaudit.loop.ground import Ground
@@ -79,20 +79,19 @@ def arguments() -> argparse.Namespace:
 def mark(task: str, work: Path) -> tuple[float, float]:
     """The reference's mean reward, and that of the best of its answers."""
     folder = work / f"{task}-reference"
-    kept = folder / "figures.json"
-    if not kept.exists():
+
+    def measure() -> dict[str, float]:
         recipe = example(task)
-        with quietly(folder):
-            if recipe.reward is not None:  # whose scale is set on answers of the policy that is not tuned
-                given = recipe.model_dump(mode="json", exclude_unset=True)
-                given["policy"] |= {"algorithm": "best-of-n"}
-                run(recipe_from(given, where=task), teacher(work))
-            recipe = recipe_of(task, "rloo", work)
-            rewards = rewards_of(recipe, folder, recipe.model.path, CHOICES)
+        if recipe.reward is not None:  # whose scale is set on answers of the policy that is not tuned
+            given = recipe.model_dump(mode="json", exclude_unset=True)
+            given["policy"] |= {"algorithm": "best-of-n"}
+            run(recipe_from(given, where=task), teacher(work))
+        recipe = recipe_of(task, "rloo", work)
+        rewards = rewards_of(recipe, folder, recipe.model.path, CHOICES)
         means = [statistics.fmean(own) for own in rewards]
-        found = {"mean": statistics.fmean(means), "best": statistics.fmean(max(own) for own in rewards)}
-        kept.write_text(json.dumps(found), encoding="utf-8")
-    found = json.loads(kept.read_text(encoding="utf-8"))
+        return {"mean": statistics.fmean(means), "best": statistics.fmean(max(own) for own in rewards)}
+
+    found = once(folder, measure)
     return found["mean"], found["best"]
 
 
@@ -100,18 +99,16 @@ def one_run(job: tuple[str, str], work: Path) -> dict[str, float]:
     """The figures of one run, or those that were found before."""
     task, name = job
     folder = work / f"{task}-{name}"
-    kept = folder / "figures.json"
-    if not kept.exists():
+
+    def measure() -> dict[str, float]:
         recipe, begun = recipe_of(task, name, work), time.process_time()
-        with quietly(folder):
-            summary = run(recipe, folder)
-            seconds = time.process_time() - begun
-            rewards = rewards_of(recipe, folder, str(folder / "policy"), 8)
+        summary = run(recipe, folder)
+        spent = time.process_time() - begun
+        rewards = rewards_of(recipe, folder, str(folder / "policy"), 8)
         reward = statistics.fmean(statistics.fmean(own) for own in rewards)
-        found = {"reward": reward, "kl_nats": summary["kl_nats"], "cpu_seconds": seconds}
-        kept.write_text(json.dumps(found), encoding="utf-8")
-    figures: dict[str, float] = json.loads(kept.read_text(encoding="utf-8"))
-    return figures
+        return {"reward": reward, "kl_nats": summary["kl_nats"], "cpu_seconds": spent}
+
+    return once(folder, measure)
 
 
 def rewards_of(recipe: Recipe, folder: Path, model: str, count: int) -> list[list[float]]:

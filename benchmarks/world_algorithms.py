@@ -24,7 +24,7 @@ from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from benchmarks.measured import circumstances, quietly
+from benchmarks.measured import circumstances, once
 
 from plaudit.demo import demo_recipe
 from plaudit.loop import run
@@ -101,18 +101,16 @@ def one_run(job: tuple[str, int], work: Path) -> dict[str, float]:
     name, seed = job
     first, folder = work / f"{FIRST}-{seed}", work / f"{name}-{seed}"
     recipe = recipe_of(name, seed, first)
-    kept = folder / "figures.json"
-    if not kept.exists():
+
+    def measure() -> dict[str, float]:
         begun = time.process_time()
-        with quietly(folder):
-            summary = run(recipe, folder)
+        summary = run(recipe, folder)
+        spent = time.process_time() - begun  # the first one's is that of the whole road
+        after, before = (text_nats(path) for path in (folder / "policy", first / "sft"))
         found = {key: summary[key] for key in SHOWN if key in summary}
-        found["cpu_seconds"] = time.process_time() - begun  # the first one's are those of the whole road
-        nats = [text_nats(path) for path in (folder / "policy", first / "sft")]
-        found["text_nats_lost"] = nats[0] - nats[1]
-        kept.write_text(json.dumps(found), encoding="utf-8")
-    figures: dict[str, float] = json.loads(kept.read_text(encoding="utf-8"))
-    return figures
+        return {**found, "cpu_seconds": spent, "text_nats_lost": after - before}
+
+    return once(folder, measure)
 
 
 def recipe_of(name: str, seed: int, before: Path) -> Recipe:
