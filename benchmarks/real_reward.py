@@ -3,8 +3,8 @@
     PLAUDIT_DATA=... python -m benchmarks.real_reward examples/hh_reward.yaml --folds 5 --seeds 3
 
 Each seed deals the prompts into folds anew; each fold is scored by a model that has seen nothing of it. "Longer wins"
-counts characters, a tie one half. A language stage in the recipe is done once, on the recipe's documents, which hold no
-judgement. The last line is JSON.
+counts characters, a draw one half. A language stage in the recipe is done once, on the recipe's documents, which hold
+no judgement. The last line is JSON.
 
 A thumb is right where the score is above 0 for a thumb up. Length alone is then the best cut by characters, chosen on
 the very data; inside each quarter of the lengths, `auc` is how often a thumb up scores above a thumb down.
@@ -68,9 +68,9 @@ def main() -> None:
     if given.trl and not PEERS.exists():
         raise SystemExit(f"{PEERS.relative_to(ROOT)} is not there: run `make peers` first")
     begun, cpu = time.perf_counter(), time.process_time()
-    judgements = cases_of(recipe.data.judgements)
+    judgements = judged(recipe.data.judgements)
     print(f"{len(judgements)} judgements, {sum(right(one, [0.0] * len(one.answers))[1] for one in judgements)} cases")
-    tests = {path.name: cases_of([Source(path=str(path))]) for path in given.test}
+    tests = {path.name: judged([Source(path=str(path))]) for path in given.test}
     result = {"benchmark": "real_reward", "recipe": given.recipe.name, "folds": given.folds, "seeds": given.seeds}
     with tempfile.TemporaryDirectory() as aside:
         work = given.work or Path(aside)
@@ -102,10 +102,9 @@ def arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def cases_of(sources: Sequence[Source]) -> list[Judgement]:
-    """The judgements that can be got right or wrong."""
-    found = gathered(load(sources, "judgements", seed=0))
-    return [one for one in found if right(one, [0.0] * len(one.answers))[1]]
+def judged(sources: Sequence[Source]) -> list[Judgement]:
+    """The judgements in some files; those that can be got neither right nor wrong, such as a tie of two, only teach."""
+    return gathered(load(sources, "judgements", seed=0))
 
 
 class Study:
