@@ -109,3 +109,14 @@ def test_every_recipe_loads(page):
 def test_every_picture_is_there_or_missed_aloud(page):
     pictures = re.findall(r"!\[[^\]]+\]\(([^)]+)\)", prose(page))
     assert pictures == ([f"{page.stem}.png"] if (ALGORITHMS / f"{page.stem}.png").exists() else [])
+
+
+def test_the_page_of_benchmarks_names_every_script_and_every_result():
+    folder = ROOT / "benchmarks"
+    page = (folder / "README.md").read_text(encoding="utf-8")
+    scripts = {p.stem for p in folder.glob("*.py") if 'if __name__ == "__main__"' in p.read_text(encoding="utf-8")}
+    named = set(re.findall(r"benchmarks[./](\w+)(?:\.py)?[ `]", page))
+    sides = {"reward_model_sides", "real_reward_trl"}  # which other scripts start
+    assert named == scripts - sides
+    assert set(re.findall(r"\(results/([\w.]+)\)", page)) == {p.name for p in (folder / "results").iterdir()}
+    assert not [link for link in links(folder / "README.md") if not (folder / link).exists()]
