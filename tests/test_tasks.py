@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import yaml
 
-from plaudit.errors import NumberError, PlauditError, RecordError, RunError, TextError
+from plaudit.errors import ModelError, NumberError, PlauditError, RecordError, RunError, TextError
 from plaudit.models.load import choose_machine, save_model
 from plaudit.recipe import Sampling, Text, recipe_from
 from plaudit.records import Prompt
@@ -308,3 +308,6 @@ def test_several_reward_models_say_where_they_are_apart(tmp_path):
     pairs = list(zip(*alone, strict=True))
     assert line["scores"] == pytest.approx([(a + b) / 2 for a, b in pairs], abs=1e-5)
     assert line["disagreement"] == pytest.approx([abs(a - b) / 2 for a, b in pairs], abs=1e-5)
+    with pytest.raises(ModelError, match=r"holds several reward models.*export .*member-0, .*member-1$"):
+        export(tmp_path / "rm", tmp_path / "out", "vllm")
+    assert export(tmp_path / "rm" / "member-1", tmp_path / "out", "vllm") == 0.0

@@ -11,7 +11,7 @@ from typing import Any, Literal
 from rich.console import Console
 from rich.table import Table
 
-from plaudit.errors import NumberError, RecipeError, RecordError, RunError
+from plaudit.errors import ModelError, NumberError, RecipeError, RecordError, RunError
 from plaudit.evaluation.best_of_n import best_answers
 from plaudit.evaluation.reward import Judged, best_of_answers, examine, read_judged
 from plaudit.labels import Tally, compare_answers, journal, score_answers
@@ -28,7 +28,15 @@ from plaudit.report import write_reward_page
 from plaudit.runs import read_json, write_json
 from plaudit.runs.progress import progress
 from plaudit.sampling import ModelSampler, Request
-from plaudit.scorers import EnsembleScorer, ModelScorer, Scorer, check_references, load_scorer, weighted_scorer
+from plaudit.scorers import (
+    EnsembleScorer,
+    ModelScorer,
+    Scorer,
+    check_references,
+    load_scorer,
+    member_folders,
+    weighted_scorer,
+)
 from plaudit.scorers.judge import ChatJudge
 from plaudit.scorers.seam import group_of_texts
 from plaudit.scoring import Scoring
@@ -350,7 +358,14 @@ def export(model: Path, out: Path, to: Target) -> float:
 
     Returns:
         The number to add to an exported score.
+
+    Raises:
+        ModelError: there are several reward models in the folder, or the one that is there cannot be exported.
     """
+    members = member_folders(model)
+    if len(members) > 1:
+        named = ", ".join(str(member) for member in members)
+        raise ModelError(f"{model} holds several reward models, and other software reads one: export {named}")
     return export_reward(model, out, to, _text_of(model))
 
 

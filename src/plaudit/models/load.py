@@ -456,6 +456,7 @@ def save_adapter(model: Any, folder: Path, tokenizer: Any, *, trunk: str, **conf
     with _written(folder, model, tokenizer, config) as aside:
         model.save_pretrained(aside, save_embedding_layers=False)  # the trunk keeps them
         bare(model).config.save_pretrained(aside)
+        (aside / "README.md").write_text(_HOW_TO_PUT_ON.format(trunk=trunk), encoding="utf-8")
 
 
 @contextlib.contextmanager
@@ -488,6 +489,21 @@ model = {model}.from_pretrained("path/to/this/folder")
 ```
 
 From then on Transformers' Auto classes know the folder too. Other software, such as vLLM, cannot load it.
+"""
+
+
+_HOW_TO_PUT_ON = """# An adapter and a head
+
+What was learned on the trunk in `{trunk}`, as PEFT writes it. Without Plaudit:
+
+```python
+from peft import PeftModel
+from transformers import AutoModelForSequenceClassification
+
+folder = "path/to/this/folder"
+trunk = AutoModelForSequenceClassification.from_pretrained(folder + "/{trunk}")
+model = PeftModel.from_pretrained(trunk, folder)
+```
 """
 
 
