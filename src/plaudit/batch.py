@@ -175,11 +175,11 @@ class TokenTree:
 
         -1 is padding, on the right.
         """
-        starts, answer_starts = self.prompt_starts(), self.answer_starts()
+        starts, answer_starts, lengths = self.prompt_starts(), self.answer_starts(), self.lengths
         places, answers = [], []
         for b, p in enumerate(self.prompt_of_answers()):
             prompt = torch.arange(starts[p], starts[p] + self.prompt_lengths[p])
-            places.append(torch.cat([prompt, torch.arange(answer_starts[b], answer_starts[b] + self.lengths[b])]))
+            places.append(torch.cat([prompt, torch.arange(answer_starts[b], answer_starts[b] + lengths[b])]))
             answers.append(torch.arange(len(places[-1])) >= len(prompt))
         place_BT = torch.nn.utils.rnn.pad_sequence(places, batch_first=True, padding_value=-1)
         answer_BT = torch.nn.utils.rnn.pad_sequence(answers, batch_first=True, padding_value=False)

@@ -136,6 +136,7 @@ class LaboratorySampler:
         self.answers = [
             tuple(row[:n]) for row, n in zip(lab.token_AT.tolist(), lab.mask_AT.sum(1).tolist(), strict=True)
         ]
+        self._texts = [" ".join(map(str, tokens)) for tokens in self.answers]
         self._ended = [Ended.STOPPED if tokens[-1] == _END else Ended.CUT for tokens in self.answers]
 
     @torch.no_grad()
@@ -154,8 +155,9 @@ class LaboratorySampler:
             most = max(len(request.seeds) for request in requests)
             rows = torch.multinomial(logp_PA[prompts].exp(), most, replacement=True, generator=generator).tolist()
             drawn = [row[: len(request.seeds)] for row, request in zip(rows, requests, strict=True)]
+        logp_PAT = logp_PSV[:, lab.state_AT, lab.token_AT].tolist()
         return [
-            self._group(request, p, row, logp_PSV, support=request.support and sampling.truncated)
+            self._group(request, row, logp_PAT[p], logp_PSV[p] if request.support and sampling.truncated else None)
             for request, p, row in zip(requests, prompts, drawn, strict=True)
         ]
 
@@ -168,24 +170,22 @@ class LaboratorySampler:
         return self.answers.index(tokens)
 
     def _group(
-        self, request: Request, prompt: int, answers: Sequence[int], logp_PSV: Tensor, *, support: bool
+        self, request: Request, answers: Sequence[int], logp_AT: Sequence[Sequence[float]], logp_SV: Tensor | None
     ) -> Group:
-        lab = self.network.lab
-        chosen = torch.tensor(answers)
-        logp_AT = logp_PSV[prompt, lab.state_AT[chosen], lab.token_AT[chosen]].tolist()
+        """The answers with their log-probabilities, and where the policy is given with the tokens that it left."""
         return Group(
             prompt=request.prompt,
             context_ids=request.context_ids,
             answers=tuple(
                 Answer(
-                    text=" ".join(map(str, self.answers[a])),
+                    text=self._texts[a],
                     token_ids=self.answers[a],
-                    logps=tuple(logps[: len(self.answers[a])]),
+                    logps=tuple(logp_AT[a][: len(self.answers[a])]),
                     ended=self._ended[a],
                     seed=seed,
-                    support=self._support(logp_PSV[prompt], a) if support else None,
+                    support=None if logp_SV is None else self._support(logp_SV, a),
                 )
-                for a, logps, seed in zip(answers, logp_AT, request.seeds, strict=True)
+                for a, seed in zip(answers, request.seeds, strict=True)
             ),
         )
 
