@@ -45,9 +45,10 @@ def main() -> None:
     given = arguments()
     given.work.mkdir(parents=True, exist_ok=True)
     begun = time.perf_counter()
-    jobs = [(task, name) for task in given.only or TASKS for name in CASES]
+    tasks = given.only or TASKS
+    jobs = [(task, name) for task in tasks for name in CASES]
     with ProcessPoolExecutor(given.jobs) as pool:
-        marks = dict(zip(TASKS, pool.map(mark, TASKS, [given.work] * len(TASKS)), strict=True))
+        marks = dict(zip(tasks, pool.map(mark, tasks, [given.work] * len(tasks)), strict=True))
         runs = dict(zip(jobs, pool.map(one_run, jobs, [given.work] * len(jobs)), strict=True))
     result: dict[str, Any] = {"benchmark": "real_text", "tasks": {}}
     for (task, name), found in runs.items():
