@@ -19,8 +19,8 @@ PAGES = Path(__file__).resolve().parent.parent / "docs" / "algorithms"
 MARKS = ("<!-- study -->", "<!-- /study -->")
 WORDS = {
     "en": {
-        "lab": "Ten seeds of the laboratory's task, from sampled answers alone (`python -m benchmarks.algorithms`): share "
-        "of the way to the optimum, on average and in the worst seed.",
+        "lab": "Ten seeds of the laboratory's task, from sampled answers alone (`python -m benchmarks.algorithms`): "
+        "share of the way to the optimum, on average and in the worst seed.",
         "head": "| | aim | β = 1 | β = 0.3 |",
         "world": "On the built-in world, {seeds} seeds (`python -m benchmarks.world_algorithms`): hidden taste "
         "{gain:+.2f} sd, {worst:+.2f} in the worst seed, at {kl:.1f} nats; {seconds:.0f} CPU seconds.",
