@@ -16,8 +16,9 @@ from plaudit import loop, tasks
 from plaudit.cli import app
 from plaudit.errors import ModelError
 from plaudit.loop import road
-from plaudit.models.load import Machine, load_language, new_lstm_language, save_model
+from plaudit.models.load import Machine, load_language, new_lstm_language
 from plaudit.models.lstm import LstmForCausalLM
+from plaudit.models.save import save_model
 from plaudit.recipe import Sampling, recipe_from
 from plaudit.runs import Run
 from plaudit.testing.tiny import tiny_tokenizer

@@ -12,7 +12,8 @@ import pytest
 import yaml
 
 from plaudit.errors import ModelError, NumberError, PlauditError, RecordError, RunError, TextError
-from plaudit.models.load import choose_machine, save_model
+from plaudit.models.load import choose_machine
+from plaudit.models.save import save_model
 from plaudit.recipe import Sampling, Text, recipe_from
 from plaudit.records import Prompt
 from plaudit.scorers import load_scorer

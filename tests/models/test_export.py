@@ -12,7 +12,8 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer, pipe
 
 from plaudit.errors import ModelError, RunError
 from plaudit.models.export import VLLM, export_reward
-from plaudit.models.load import Machine, save_model
+from plaudit.models.load import Machine
+from plaudit.models.save import save_model
 from plaudit.recipe import Text
 from plaudit.records import Prompt
 from plaudit.scorers import load_scorer

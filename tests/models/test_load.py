@@ -29,10 +29,10 @@ from plaudit.models.load import (
     load_reward,
     load_tokenizer,
     new_reward,
-    save_model,
 )
 from plaudit.models.network import LanguageNetwork, RewardNetwork
 from plaudit.models.packed import bare, body_of
+from plaudit.models.save import save_model
 from plaudit.recipe import Adapter, Text
 from plaudit.records import Prompt
 from plaudit.scorers import ModelScorer, load_scorer

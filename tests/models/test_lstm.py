@@ -27,11 +27,11 @@ from plaudit.models.load import (
     load_language,
     new_lstm_language,
     new_lstm_reward,
-    save_model,
 )
 from plaudit.models.lstm import LstmConfig, LstmForCausalLM
 from plaudit.models.network import Critic, LanguageNetwork, new_head
 from plaudit.models.packed import body_of, hidden_states
+from plaudit.models.save import save_model
 from plaudit.recipe import Adapter, Sampling, Text
 from plaudit.records import Prompt
 from plaudit.sampling import ModelSampler, Request

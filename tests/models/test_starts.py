@@ -20,17 +20,9 @@ from transformers import (
 
 from plaudit.batch import Needs, pack
 from plaudit.errors import ModelError
-from plaudit.models.load import (
-    Machine,
-    adapted,
-    context_of,
-    load_reward,
-    load_tokenizer,
-    new_lstm_reward,
-    new_reward,
-    save_model,
-)
+from plaudit.models.load import Machine, adapted, context_of, load_reward, load_tokenizer, new_lstm_reward, new_reward
 from plaudit.models.network import RewardNetwork, head_of, reads_both_ways
+from plaudit.models.save import save_model
 from plaudit.recipe import Adapter, Text
 from plaudit.records import Prompt
 from plaudit.scorers import load_scorer

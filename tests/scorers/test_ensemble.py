@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file
 
 from plaudit.errors import ModelError, RecipeError
-from plaudit.models.load import Machine, adapted, new_reward, save_adapter, save_model
+from plaudit.models.load import Machine, adapted, new_reward
 from plaudit.models.network import RewardNetwork
+from plaudit.models.save import save_adapter, save_model
 from plaudit.recipe import Adapter, Text
 from plaudit.records import Answer, Ended, Group, Prompt
 from plaudit.scorers import EnsembleScorer, ModelScorer, check_reward, load_scorer, member_folders

@@ -8,8 +8,9 @@ import torch
 from plaudit.batch import Needs, pack
 from plaudit.errors import ModelError, TextError
 from plaudit.models.builtin import new_tokenizer
-from plaudit.models.load import Machine, save_model
+from plaudit.models.load import Machine
 from plaudit.models.network import RewardNetwork
+from plaudit.models.save import save_model
 from plaudit.recipe import Reward, Text
 from plaudit.records import Answer, Ended, Group, Judgement, Prompt, Thumb
 from plaudit.scorers import ModelScorer, load_scorer

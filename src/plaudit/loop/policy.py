@@ -9,17 +9,10 @@ from typing import Any
 import torch
 
 from plaudit.loop.ground import Ground
-from plaudit.models.load import (
-    adapted,
-    check_reward_model,
-    is_lstm,
-    load_reward,
-    load_tokenizer,
-    quality_weights,
-    save_model,
-)
+from plaudit.models.load import adapted, check_reward_model, is_lstm, load_reward, load_tokenizer, quality_weights
 from plaudit.models.network import Critic, LanguageNetwork, TwinQ, new_head
 from plaudit.models.packed import bare
+from plaudit.models.save import save_model
 from plaudit.recipe import Language
 from plaudit.records import Group
 from plaudit.sampling import ModelSampler

@@ -11,8 +11,9 @@ from typing import Any
 from plaudit.errors import ModelError
 from plaudit.evaluation.reward import held_out as held_out_measures
 from plaudit.loop.ground import Ground
-from plaudit.models.load import adapted, change_config, new_lstm_reward, new_reward, save_adapter, save_model
+from plaudit.models.load import adapted, new_lstm_reward, new_reward
 from plaudit.models.network import RewardNetwork
+from plaudit.models.save import change_config, save_adapter, save_model
 from plaudit.recipe import Sampling
 from plaudit.records import Group, Judgement
 from plaudit.runs import write_json

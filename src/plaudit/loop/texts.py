@@ -5,8 +5,9 @@ from __future__ import annotations
 from plaudit.cache import builtin_folder, keep_builtin, take_builtin
 from plaudit.loop.ground import Ground
 from plaudit.made import make_model
-from plaudit.models.load import adapted, save_model
+from plaudit.models.load import adapted
 from plaudit.models.network import LanguageNetwork
+from plaudit.models.save import save_model
 from plaudit.reading import write_jsonl
 from plaudit.recipe import MADE, Recipe
 from plaudit.runs import write_json

@@ -22,7 +22,8 @@ import torch
 from torch import nn
 
 from plaudit.errors import ModelError, RunError
-from plaudit.models.load import choose_machine, load_reward, load_tokenizer, save_model
+from plaudit.models.load import choose_machine, load_reward, load_tokenizer
+from plaudit.models.save import save_model
 from plaudit.recipe import Text
 
 __all__ = ["VLLM", "Target", "export_reward"]
