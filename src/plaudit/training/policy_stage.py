@@ -9,6 +9,7 @@ import dataclasses
 import math
 import statistics
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -124,7 +125,7 @@ class PolicyStage:
     observe: Callable[[Sequence[Group]], Mapping[str, float]] = lambda groups: {}
     """Further metrics of a round's groups, for people to watch; nothing is learned from them."""
 
-    @property
+    @cached_property
     def parts(self) -> Parts:
         """What the algorithm is made of."""
         return parts_of(self.settings)

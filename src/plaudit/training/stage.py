@@ -122,8 +122,11 @@ def _interruptible() -> Iterator[Callable[[], bool]]:
 
 def minibatch_indices(count: int, size: int, step: int, *, seed: int) -> list[int]:
     """Which of `count` items belong to a step: each epoch in an order of its own, without gaps between epochs."""
-    places = range(step * size, (step + 1) * size)
-    return [_epoch_order(count, place // count, seed)[place % count] for place in places]
+    first, end = step * size, (step + 1) * size
+    found: list[int] = []
+    for epoch in range(first // count, -(-end // count)):
+        found += _epoch_order(count, epoch, seed)[max(first - epoch * count, 0) : end - epoch * count]
+    return found
 
 
 @lru_cache(maxsize=4)
