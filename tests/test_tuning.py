@@ -84,6 +84,18 @@ def test_steps_of_a_round():
         ({"algorithm": "sac", "kl": {"beta": 0}}, "beta is sac's temperature: it must be above 0"),
         ({"algorithm": "ppg", "critic": "shared"}, "set policy.critic to separate"),
         ({"algorithm": "dpo", "kl": {"beta": 0}}, "beta must be above 0 for dpo"),
+        (
+            {"algorithm": "dpo", "preference": {"desirable": 2}},
+            "preference.desirable is not read by dpo, only by kto",
+        ),
+        (
+            {"algorithm": "dpo", "preference": {"loss": "ipo", "label_smoothing": 0.1}},
+            "is not read by ipo, only by dpo",
+        ),
+        (
+            {"algorithm": "dpo", "preference": {"loss": "kto", "desirable": 0, "undesirable": 0}},
+            "are both 0: nothing would be learned",
+        ),
     ],
     ids=lambda value: value[:30] if isinstance(value, str) else "",
 )

@@ -235,6 +235,10 @@ class Preference(Section):
     """Judgements in one optimiser step."""
     label_smoothing: float = Field(default=0.0, ge=0, lt=0.5)
     """P(a judgement is the wrong way round), for `dpo`."""
+    desirable: float = Field(default=1.0, ge=0)
+    """How much a good answer weighs, for `kto`; raise that of the rarer kind until both weigh about the same in all."""
+    undesirable: float = Field(default=1.0, ge=0)
+    """How much a bad answer weighs, for `kto`."""
 
 
 class Policy(Section):
@@ -359,10 +363,27 @@ def within_policy(policy: Policy) -> Iterator[Contradiction]:
     if parts_of(policy).update == "judgements":
         if not policy.kl.beta:
             yield Contradiction("policy.kl.beta must be above 0 for dpo, which divides by it", ("policy.kl.beta",))
+        yield from _of_preference(policy.preference)
         return
     yield from _of_rounds(policy)
     yield from _of_parts(policy, parts_of(policy))
     yield from _of_kl(policy.kl, parts_of(policy), policy.prompts_per_round * policy.answers_per_prompt)
+
+
+def _of_preference(preference: Preference) -> Iterator[Contradiction]:
+    readers = {"label_smoothing": "dpo", "desirable": "kto", "undesirable": "kto"}
+    for name, reader in readers.items():
+        if preference.loss != reader and getattr(preference, name) != Preference.model_fields[name].default:
+            yield Contradiction(
+                f"policy.preference.{name} is not read by {preference.loss}, only by {reader}: leave it out, or set "
+                f"policy.preference.loss to {reader}",
+                (f"policy.preference.{name}", "policy.preference.loss"),
+            )
+    if not preference.desirable and not preference.undesirable:
+        yield Contradiction(
+            "policy.preference.desirable and undesirable are both 0: nothing would be learned",
+            ("policy.preference.desirable", "policy.preference.undesirable"),
+        )
 
 
 def _of_rounds(policy: Policy) -> Iterator[Contradiction]:

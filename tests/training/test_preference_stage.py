@@ -59,8 +59,8 @@ SILENT = [judged("go", ["abc", "xyz"], Comparison(preferred=Preferred.TIE)), jud
 
 
 class Stage:
-    def __init__(self, folder, kind, judgements=JUDGED, *, fail_at=None):
-        self.settings = settings_of(kind)
+    def __init__(self, folder, kind, judgements=JUDGED, *, fail_at=None, **changes):
+        self.settings = settings_of(kind, **changes)
         self.recipe = Recipe.model_validate({"world": {}, "save_every": 2})
         self.folder = folder
         self.items = preference_items(judgements, WORDS, self.settings)
@@ -102,6 +102,11 @@ def test_it_learns_what_was_judged_better(tmp_path, kind):
     assert metrics[-1]["loss"] < metrics[0]["loss"]
     expected = {"dpo": math.log(2), "ipo": (1 / 0.4) ** 2, "kto": 0.5}[kind]
     assert metrics[0]["loss"] == pytest.approx(expected, rel=1e-4)
+
+
+def test_kto_weighs_good_and_bad_answers_as_it_is_told(tmp_path):
+    metrics = Stage(tmp_path, "kto", THUMBS, desirable=3.0, undesirable=0.5).go().metrics()
+    assert metrics[0]["loss"] == pytest.approx(0.5 * (3.0 + 0.5) / 2, rel=1e-4)  # each loses a half at first
 
 
 def test_kto_learns_from_thumbs_alone(tmp_path):
@@ -174,6 +179,9 @@ def test_kto_by_hand():
 
     expected = (lost(-0.7) + lost(-0.3)) / 2 + (lost(0.8) + lost(0.7)) / 2
     assert float(found.total) == pytest.approx(expected, abs=1e-5)
+    weighed = PreferenceLoss(kind="kto", beta=0.5, reference=0.2, desirable=3.0, undesirable=0.5)
+    expected = (3 * lost(-0.7) + 0.5 * lost(-0.3)) / 2 + (3 * lost(0.8) + 0.5 * lost(0.7)) / 2
+    assert float(weighed(Outputs(logp=LOGP_BT), batch_of()).total) == pytest.approx(expected, abs=1e-5)
 
 
 def test_the_best_is_desirable_and_the_worst_is_not():

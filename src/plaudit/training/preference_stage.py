@@ -74,6 +74,10 @@ class PreferenceLoss:
     """Cost of a nat, in log-odds of winning."""
     reference: float = 0.0
     """KTO's z0, in nats: the gain over the reference that leaves one cold."""
+    desirable: float = 1.0
+    """KTO's weight of a good answer."""
+    undesirable: float = 1.0
+    """KTO's weight of a bad answer."""
     needs: Needs = field(default_factory=lambda: Needs(logp=True))
 
     def __call__(self, outputs: Outputs, batch: PreferenceBatch) -> LossSum:
@@ -97,7 +101,15 @@ class PreferenceLoss:
             case "kto":
                 told_B = batch.desirable_B | batch.undesirable_B
                 z0 = torch.tensor(self.reference, device=logp_B.device)
-                loss_B = kto_loss(logp_B, batch.ref_logp_B, batch.desirable_B, z0, beta=self.beta)
+                loss_B = kto_loss(
+                    logp_B,
+                    batch.ref_logp_B,
+                    batch.desirable_B,
+                    z0,
+                    beta=self.beta,
+                    desirable_weight=self.desirable,
+                    undesirable_weight=self.undesirable,
+                )
                 owner_B = torch.tensor(batch.tree.prompt_of_answers(), device=logp_B.device)
                 count_P = loss_P.index_add(0, owner_B, told_B.to(loss_P.dtype)).clamp(min=1)
                 loss_P = loss_P.index_add(0, owner_B, loss_B.masked_fill(~told_B, 0.0)) / count_P
@@ -155,14 +167,20 @@ def train_preference(
     Raises:
         NumberError: a loss or a gradient is not finite.
     """
-    seed, kind, beta = derive(recipe.seed, "policy"), settings.preference.loss, settings.kl.beta
+    seed, preference = derive(recipe.seed, "policy"), settings.preference
     steps = preference_steps(len(items), settings)
+    cold = PreferenceLoss(
+        kind=preference.loss,
+        beta=settings.kl.beta,
+        desirable=preference.desirable,
+        undesirable=preference.undesirable,
+    )
 
     def body(step: int) -> dict[str, float]:
-        places = minibatch_indices(len(items), settings.preference.minibatch, step, seed=seed)
+        places = minibatch_indices(len(items), preference.minibatch, step, seed=seed)
         chosen = [items[i] for i in places]
-        loss = PreferenceLoss(kind=kind, beta=beta)
-        if kind == "kto":
+        loss = cold
+        if preference.loss == "kto":
             loss = dataclasses.replace(loss, reference=_cold_gain(learner, reference, chosen))
         return learner.step(Part(preference_batch(chosen, reference), loss))
 
