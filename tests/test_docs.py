@@ -12,6 +12,7 @@ from urllib.parse import unquote
 
 import pytest
 import yaml
+from benchmarks import study_pages
 
 from plaudit.recipe import recipe_from
 from plaudit.tuning import PARTS, Algorithm
@@ -109,6 +110,40 @@ def test_every_recipe_loads(page):
 def test_every_picture_is_there_or_missed_aloud(page):
     pictures = re.findall(r"!\[[^\]]+\]\(([^)]+)\)", prose(page))
     assert pictures == ([f"{page.stem}.png"] if (ALGORITHMS / f"{page.stem}.png").exists() else [])
+
+
+LABORATORY = {
+    "algorithms": {
+        "rloo, beta 1": {"objective": "E[r] - beta KL", "optimum_share": 0.9981, "worst_seed": 0.9712},
+        "rloo, beta 0.3": {"objective": "E[r] - beta KL", "optimum_share": 0.99, "worst_seed": 0.98},
+        "reinforce, none, beta 1": {"objective": "E[r] - beta KL", "optimum_share": 0.991, "worst_seed": 0.9},
+    }
+}
+WORLD = {
+    "seeds": 5,
+    "algorithms": {"rloo": {"gold_gain_sd": 1.234, "worst_gold_gain_sd": 0.987, "kl_nats": 4.56, "cpu_seconds": 123.4}},
+}
+
+
+def test_a_page_takes_up_what_the_studies_found():
+    page = "before\n\n<!-- study -->\n\nafter\n"
+    filled = study_pages.filled(page, "rloo", "en", LABORATORY, WORLD)
+    assert "|  | `E[r] - beta KL` | 99.8%, 97.1% | 99.0%, 98.0% |\n" in filled
+    assert "5 seeds (`python -m benchmarks.world_algorithms`): hidden taste +1.23 sd, +0.99 in the worst seed" in filled
+    assert filled.startswith("before\n\n<!-- study -->\n\n")
+    assert filled.endswith("\n\n<!-- /study -->\n\nafter\n")
+    assert study_pages.filled(filled, "rloo", "en", LABORATORY, WORLD) == filled
+    assert study_pages.filled(filled, "rloo", "en", {"algorithms": {}}, {"algorithms": {}}) == page.replace(
+        "<!-- study -->", "<!-- study -->\n\n<!-- /study -->"
+    )
+    assert "| none | `E[r] - beta KL` | 99.1%, 90.0% |  |" in study_pages.of_laboratory("reinforce", "zh", LABORATORY)
+
+
+@pytest.mark.parametrize("page", sorted(ALGORITHMS.glob("*.md")), ids=name_of)
+def test_pages_say_what_the_studies_found(page):
+    text = page.read_text(encoding="utf-8")
+    found = (study_pages.read("algorithms"), study_pages.read("world_algorithms"))
+    assert study_pages.MARKS[0] not in text or study_pages.filled(text, *study_pages.page_of(page), *found) == text
 
 
 def test_the_page_of_benchmarks_names_every_script_and_every_result():
