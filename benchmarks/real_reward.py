@@ -172,10 +172,10 @@ class Study:
         recipe = self.recipe.model_copy(update={"seed": seed})
         seen = [one for i, one in enumerate(self.judgements) if i not in unseen]
         test = [one for i, one in enumerate(self.judgements) if i in unseen]
-        if not found or found["tests"].keys() != self.tests.keys():
+        if "ours" not in found or found["tests"].keys() != self.tests.keys():
             shutil.rmtree(folder, ignore_errors=True)
             scorer = self._trained(recipe, seen, folder)
-            found = {"ours": score(scorer, test)}
+            found["ours"] = score(scorer, test)
             found["tests"] = {name: score(scorer, judgements) for name, judgements in self.tests.items()}
             shutil.rmtree(folder / "checkpoints", ignore_errors=True)
             write_json(kept, found)
@@ -191,9 +191,10 @@ class Study:
         seed = derive(recipe.seed, "head")
         tokenizer = load_tokenizer(recipe.model.tokenizer or self.trunk)
         if settings.start == "lstm":
-            model = new_lstm_reward(tokenizer, machine, seed=seed)
+            model = new_lstm_reward(tokenizer, machine, seed=seed, head_scale=settings.head_scale)
         else:
-            model = new_reward(self.trunk, machine, seed=seed, random=settings.start == "random")
+            at_random = settings.start == "random"
+            model = new_reward(self.trunk, machine, seed=seed, head_scale=settings.head_scale, random=at_random)
             model = adapted(model, recipe.model.adapter, seed=seed, task="SEQ_CLS")
         words = Words(tokenizer, recipe.text, context=context_of(model.config))
         network = RewardNetwork(model, dropout=settings.dropout)

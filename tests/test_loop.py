@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import signal
 import subprocess
@@ -452,6 +453,16 @@ def test_adapters_in_all_stages(own_road, tmp_path, no_report):
     assert "score.weight" in grader
     assert policy_lines(tmp_path / "run")[0]["policy/kl"] == pytest.approx(0, abs=1e-4)  # nothing has moved yet
     assert policy_lines(tmp_path / "run")[1]["policy/kl"] != pytest.approx(0, abs=1e-6)
+
+
+def test_a_head_that_begins_at_nothing_calls_all_answers_equal(own_road, tmp_path, no_report):
+    rates = {"learning_rate": 1e-9}
+    road = own_road(
+        language=None, sft=None, policy=None, reward={"start": "model", "head_scale": 0, "optimiser": rates}
+    )
+    loop.run(recipe_from(road), tmp_path / "run")
+    first = next(line for line in numbers(tmp_path / "run") if line["stage"] == "reward")
+    assert first["reward/loss"] == pytest.approx(math.log(2), abs=1e-6)
 
 
 def test_members_under_an_adapter_share_one_trunk(own_road, tmp_path, no_report):

@@ -175,6 +175,8 @@ class Reward(Section):
 
     start: str = "sft"
     """Trunk: `sft`, `model`, `random`, `lstm` (from nothing), or a decoder's or an encoder's folder or name."""
+    head_scale: float = Field(default=1.0, ge=0)
+    """Standard deviation of the head's first weights, times sqrt(D + 1); 0: all answers begin equal."""
     epochs: float = Field(default=1.0, gt=0)
     """Times each judgement is seen; rankings over-fit after about two."""
     minibatch: int = Field(default=16, ge=1)

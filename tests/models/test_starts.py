@@ -126,6 +126,11 @@ def test_a_reward_model_takes_what_an_encoder_has_and_draws_the_rest(tmp_path):
     assert float(head.bias.detach()) == 0.0
     assert float(head.weight.detach().std()) == pytest.approx(33**-0.5, rel=0.4)  # std 1 / sqrt(d + 1), 32 of them
     assert torch.equal(head.weight, head_of(two).weight)
+    small = head_of(new_reward(str(pooled), CPU, seed=0, head_scale=0.1))
+    assert torch.allclose(small.weight, 0.1 * head.weight)
+    tokenizer = load_tokenizer(str(pooled))
+    drawn = [head_of(new_lstm_reward(tokenizer, CPU, seed=0, head_scale=scale)).weight for scale in (1.0, 0.1)]
+    assert torch.allclose(drawn[1], 0.1 * drawn[0])
 
 
 def test_an_encoders_context_is_its_own(tmp_path):

@@ -87,11 +87,18 @@ def _new_reward(ground: Ground, trunk: str, words: Words, seed: int, *, random: 
     settings = ground.recipe.reward
     assert settings is not None
     if settings.start == "lstm":
-        return new_lstm_reward(words.tokenizer, ground.machine, seed=seed, qualities=settings.qualities)
+        return new_lstm_reward(
+            words.tokenizer,
+            ground.machine,
+            seed=seed,
+            head_scale=settings.head_scale,
+            qualities=settings.qualities,
+        )
     return new_reward(
         trunk,
         ground.machine,
         seed=seed,
+        head_scale=settings.head_scale,
         random=random,
         checkpointing=ground.recipe.model.checkpointing,
         qualities=settings.qualities,

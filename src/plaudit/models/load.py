@@ -267,6 +267,7 @@ def new_reward(
     machine: Machine,
     *,
     seed: int,
+    head_scale: float = 1.0,
     random: bool = False,
     checkpointing: bool = False,
     qualities: Mapping[str, float] | None = None,
@@ -281,6 +282,7 @@ def new_reward(
         path: the trunk's folder or name.
         machine: where it goes.
         seed: of the head.
+        head_scale: multiplies its weights.
         random: draw the trunk anew, too.
         checkpointing: compute activations again in the backward pass.
         qualities: what is judged apart, with weights; one label for each.
@@ -300,7 +302,7 @@ def new_reward(
             own = (*(f"{name}." for name, _ in model.named_children() if name != model.base_model_prefix),)
             lacking = [name for name in info["missing_keys"] if not name.startswith(own) and "pooler." not in name]
             _refuse_missing(path, lacking)
-    return _with_fresh_head(model, machine, seed, checkpointing)
+    return _with_fresh_head(model, machine, seed, head_scale, checkpointing)
 
 
 def _labels(qualities: Mapping[str, float]) -> dict[str, Any]:
@@ -341,7 +343,13 @@ def _special_ids(tokenizer: Any) -> dict[str, Any]:
 
 
 def new_lstm_reward(
-    tokenizer: Any, machine: Machine, *, seed: int, hidden: int = 256, qualities: Mapping[str, float] | None = None
+    tokenizer: Any,
+    machine: Machine,
+    *,
+    seed: int,
+    head_scale: float = 1.0,
+    hidden: int = 256,
+    qualities: Mapping[str, float] | None = None,
 ) -> Any:
     """An LSTM drawn at random for a tokenizer, with a head for one score.
 
@@ -349,6 +357,7 @@ def new_lstm_reward(
         tokenizer: gives the vocabulary.
         machine: where it goes.
         seed: of its weights.
+        head_scale: multiplies those of the head.
         hidden: size D.
         qualities: what is judged apart, with weights; one label for each.
     """
@@ -357,12 +366,14 @@ def new_lstm_reward(
         torch.manual_seed(seed)
         config = LstmConfig(vocab_size=len(tokenizer), hidden_size=hidden, **_labels(qualities or {}), **ids)
         model = LstmForSequenceClassification(config)
-    return _with_fresh_head(model, machine, seed, checkpointing=False)
+    return _with_fresh_head(model, machine, seed, head_scale, checkpointing=False)
 
 
-def _with_fresh_head(model: Any, machine: Machine, seed: int, checkpointing: bool) -> Any:
+def _with_fresh_head(model: Any, machine: Machine, seed: int, scale: float, checkpointing: bool) -> Any:
     head = head_of(model)
     fresh = new_head(head.in_features, bias=head.bias is not None, seed=seed, outputs=head.out_features)
+    with torch.no_grad():
+        fresh.weight.mul_(scale)
     head.load_state_dict(fresh.state_dict())
     return _ready(model, machine, checkpointing)
 
