@@ -41,6 +41,7 @@ from plaudit.models.load import (
     adapted,
     choose_machine,
     context_of,
+    load_language,
     load_tokenizer,
     new_lstm_reward,
     new_reward,
@@ -198,6 +199,8 @@ class Study:
             model = adapted(model, recipe.model.adapter, seed=seed, task="SEQ_CLS")
         words = Words(tokenizer, recipe.text, context=context_of(model.config))
         network = RewardNetwork(model, dropout=settings.dropout)
+        if settings.language:
+            network.add_language_head(load_language(self.trunk, machine))
         run = Run(folder, recipe)
         train_reward(run, network, words, judgements, settings, recipe, machine)
         run.close()
