@@ -30,7 +30,6 @@ __all__ = [
     "check_suits",
     "choose_machine",
     "context_of",
-    "is_adapter",
     "is_lstm",
     "load_language",
     "load_reward",
@@ -199,7 +198,7 @@ def load_reward(path: str, machine: Machine, *, checkpointing: bool = False) -> 
     Raises:
         ModelError: there is none, or it has more than one label.
     """
-    if is_adapter(path):
+    if _is_adapter(path):
         (model, gain, bias), *_ = load_rewards([path], machine)
         return _ready(model.merge_and_unload(), machine, checkpointing), gain, bias
     gain, bias = _scale(check_reward_model(path))
@@ -214,11 +213,10 @@ def load_rewards(paths: Sequence[str], machine: Machine) -> list[tuple[Any, floa
     Raises:
         ModelError: one is not there, or has no trained head.
     """
-    if not all(is_adapter(path) for path in paths) or len({_trunk_of(path) for path in paths}) > 1:
+    if not all(_is_adapter(path) for path in paths) or len({_trunk_of(path) for path in paths}) > 1:
         return [load_reward(path, machine) for path in paths]
     configs = [check_reward_model(path) for path in paths]
     trunk = _classifier(_trunk_of(paths[0]))
-    trunk.config = configs[0]
     for path in paths:
         if not PeftConfig.from_pretrained(path).modules_to_save:
             raise ModelError(f"{path!r} has no trained score head beside its adapter: its scores would be random")
@@ -229,8 +227,8 @@ def load_rewards(paths: Sequence[str], machine: Machine) -> list[tuple[Any, floa
     return [(_ready(model, machine, checkpointing=False), *_scale(config)) for config in configs]
 
 
-def is_adapter(path: str) -> bool:
-    """Whether a folder holds what `save_adapter` wrote, or PEFT did, and no whole model."""
+def _is_adapter(path: str) -> bool:
+    """Whether a folder holds what `save_adapter` wrote, and no whole model."""
     return (Path(path) / _ADAPTER).exists()
 
 

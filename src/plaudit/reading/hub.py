@@ -36,7 +36,8 @@ def dataset_rows(path: str, *, folder: bool, name: str | None, split: str) -> It
         if isinstance(error, RecordError):
             raise
         what = "cannot be read as a dataset" if folder else "no such file or folder, nor a dataset to be had"
-        raise RecordError(f"{path}: {what} ({_part(name, split)}): {error}") from error
+        asked = f"split {split!r}" if name is None else f"name {name!r}, split {split!r}"
+        raise RecordError(f"{path}: {what} ({asked}): {error}") from error
     part = split if name is None else f"{name}, {split}"
     return (Row(f"{path}[{part}] row {number}", dict(row)) for number, row in enumerate(table, 1))
 
@@ -45,16 +46,11 @@ def _is_saved(folder: Path) -> bool:
     return (folder / "dataset_dict.json").exists() or (folder / "state.json").exists()
 
 
-def _part(name: str | None, split: str) -> str:
-    return f"split {split!r}" if name is None else f"name {name!r}, split {split!r}"
-
-
 def _saved(path: str, name: str | None, split: str) -> Any:
     import datasets
 
     if name is not None:
         raise RecordError(f"{path}: name {name!r} is asked for, but a dataset that was saved to disk has no names")
-
     found = datasets.load_from_disk(path)
     if isinstance(found, datasets.DatasetDict):
         if split not in found:
