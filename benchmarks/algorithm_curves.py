@@ -19,6 +19,7 @@ from typing import Any
 
 import torch
 from benchmarks.algorithms import CASES, IN_REWARD, Case, settings_of
+from benchmarks.measured import INK, framed
 
 from plaudit.testing import make_laboratory
 from plaudit.testing.stage import laboratory_stage
@@ -48,7 +49,6 @@ LINES = {
 }
 """By page, the cases that its picture shows, by what the picture calls them."""
 COLOURS = ("#0b65b8", "#00806a", "#8b3f9b", "#b54c07")
-INK, GRID = "#59616c", "#e2e5ea"
 
 
 def main() -> None:
@@ -126,15 +126,7 @@ def draw(page: str, kept: Mapping[str, Any]) -> None:
         axes.plot(thousands, run["share"], color=colour, linewidth=2, label=label)
     axes.axhline(1, color=INK, linewidth=1.2, linestyle=(0, (4, 3)))
     axes.set_ylim(-0.05, 1.05)
-    axes.set_xlim(left=0)
-    axes.set_xlabel("answers sampled (thousands)", color=INK)
-    axes.set_ylabel("share of the way (1 = optimum)", color=INK)
-    axes.tick_params(colors=INK, length=0)
-    axes.grid(axis="y", color=GRID)
-    axes.set_axisbelow(True)
-    for side in ("top", "right", "left"):
-        axes.spines[side].set_visible(False)
-    axes.spines["bottom"].set_color(GRID)
+    framed(axes, "answers sampled (thousands)", "share of the way (1 = optimum)")
     if len(lines) > 1:
         axes.legend(loc="lower right", frameon=False, labelcolor=INK)
     PICTURES.mkdir(parents=True, exist_ok=True)

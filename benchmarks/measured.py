@@ -14,7 +14,10 @@ from typing import Any
 
 import torch
 
-__all__ = ["circumstances", "once", "quietly"]
+__all__ = ["INK", "circumstances", "framed", "once", "quietly"]
+
+INK, GRID = "#59616c", "#e2e5ea"
+"""Colours of a picture's words and lines."""
 
 
 @contextlib.contextmanager
@@ -39,6 +42,19 @@ def once(folder: Path, measure: Callable[[], dict[str, float]]) -> dict[str, flo
         kept.write_text(json.dumps(found), encoding="utf-8")
     figures: dict[str, float] = json.loads(kept.read_text(encoding="utf-8"))
     return figures
+
+
+def framed(axes: Any, x: str, y: str) -> None:
+    """The look that the pictures share: labels, lines across, x from 0, no frame but the one below."""
+    axes.set_xlim(left=0)
+    axes.set_xlabel(x, color=INK)
+    axes.set_ylabel(y, color=INK)
+    axes.tick_params(colors=INK, length=0)
+    axes.grid(axis="y", color=GRID)
+    axes.set_axisbelow(True)
+    for side in ("top", "right", "left"):
+        axes.spines[side].set_visible(False)
+    axes.spines["bottom"].set_color(GRID)
 
 
 def circumstances(benchmark: str, *packages: str) -> dict[str, Any]:

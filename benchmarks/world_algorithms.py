@@ -24,7 +24,7 @@ from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from benchmarks.measured import circumstances, once
+from benchmarks.measured import INK, circumstances, framed, once
 
 from plaudit.demo import demo_recipe
 from plaudit.loop import run
@@ -36,7 +36,7 @@ from plaudit.text import Words
 from plaudit.training.text_stages import document_tokens, text_loss
 from plaudit.worlds import world
 
-BLUE, INK, GRID = "#0b65b8", "#59616c", "#c9ced6"
+BLUE, BAND = "#0b65b8", "#c9ced6"
 PICTURE = Path(__file__).resolve().parent / "results" / "world_algorithms.png"
 DOCUMENTS = 400
 """Fresh documents of the pretraining text."""
@@ -165,19 +165,11 @@ def draw(rows: Mapping[str, Mapping[str, Any]]) -> None:
     axes = figure.add_subplot()
     for name, row in rows.items():
         seeds, x = row["gold_gain_sd_by_seed"], row["kl_nats"]
-        axes.plot([x, x], [min(seeds), max(seeds)], color=GRID, linewidth=2, zorder=1)
+        axes.plot([x, x], [min(seeds), max(seeds)], color=BAND, linewidth=2, zorder=1)
         axes.plot(x, row["gold_gain_sd"], "o", color=BLUE, markersize=6, zorder=2)
         axes.annotate(name, (x, row["gold_gain_sd"]), xytext=(6, 3), textcoords="offset points", color=INK, fontsize=9)
     axes.axhline(0, color=INK, linewidth=1.2, linestyle=(0, (4, 3)))
-    axes.set_xlim(left=0)
-    axes.set_xlabel("KL to the supervised model (nats per answer)", color=INK)
-    axes.set_ylabel("gain in gold (sd of the supervised model's)", color=INK)
-    axes.tick_params(colors=INK, length=0)
-    axes.grid(axis="y", color=GRID)
-    axes.set_axisbelow(True)
-    for side in ("top", "right", "left"):
-        axes.spines[side].set_visible(False)
-    axes.spines["bottom"].set_color(GRID)
+    framed(axes, "KL to the supervised model (nats per answer)", "gain in gold (sd of the supervised model's)")
     figure.savefig(PICTURE, metadata={"Software": None})
 
 
