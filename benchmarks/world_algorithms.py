@@ -76,7 +76,7 @@ def main() -> None:
     for name in names:
         row = verdict([runs[name, seed] for seed in seeds])
         result["algorithms"][name] = row
-        print(f"{name:12}" + "".join(f"  {key} {row[key]:7.3f}" for key in SHOWN), flush=True)
+        print(f"{name:12}" + "".join(f"  {key} {row[key]:7.3f}" for key in SHOWN if key in row), flush=True)
     result["all_beat_supervised"] = all(row["worst_gold_gain_sd"] > 0 for row in result["algorithms"].values())
     if given.only is None:
         draw(result["algorithms"])
@@ -145,12 +145,11 @@ def text_nats(model: Path) -> float:
 
 def verdict(runs: Sequence[Mapping[str, float]]) -> dict[str, Any]:
     """Means over the seeds, and the worst of them."""
-    keys = [key for key in SHOWN if all(key in one for one in runs)]
-    means = {key: round(statistics.fmean(one[key] for one in runs), 4) for key in keys}
+    keys = [key for key in SHOWN if key in runs[0]]  # where nothing is scored, there is no reward to gain
     gains = [round(one["gold_gain_sd"], 4) for one in runs]
     lost = [round(one["text_nats_lost"], 4) for one in runs]
     return {
-        **{key: means.get(key, float("nan")) for key in SHOWN},
+        **{key: round(statistics.fmean(one[key] for one in runs), 4) for key in keys},
         "worst_gold_gain_sd": min(gains),
         "gold_gain_sd_by_seed": gains,
         "text_nats_lost_by_seed": lost,
