@@ -38,7 +38,7 @@ class Example:
 
 def example(texts):
     tree = pack(texts)
-    mask_BT = tree.mask_BT()
+    mask_BT = tree.mask_BT
     own_BT = torch.arange(tree.answers)[:, None] * 100 + torch.arange(mask_BT.shape[1])
     return Example(
         tree=tree, x_BT=own_BT.masked_fill(~mask_BT, -1), y_B=torch.arange(tree.answers), z_P=torch.arange(tree.prompts)
@@ -66,8 +66,8 @@ def test_a_row_by_hand():
     assert TREE.prompt_starts() == [0, 8]
     assert TREE.answer_starts() == [3, 5, 5, 9]
     assert TREE.position_N().tolist() == [0, 1, 2, 3, 4, 3, 4, 5, 0, 1]
-    assert TREE.token_BT().tolist() == [[20, 21, 0], [0, 0, 0], [30, 31, 32], [40, 0, 0]]
-    assert TREE.mask_BT().tolist() == [[True, True, False], [False] * 3, [True] * 3, [True, False, False]]
+    assert TREE.token_BT.tolist() == [[20, 21, 0], [0, 0, 0], [30, 31, 32], [40, 0, 0]]
+    assert TREE.mask_BT.tolist() == [[True, True, False], [False] * 3, [True] * 3, [True, False, False]]
     # the first token is predicted by the prompt's last (place 2, place 8), the others by the one before
     assert TREE.source_BT().tolist() == [[2, 3, 0], [0, 0, 0], [2, 5, 6], [8, 0, 0]]
     assert TREE.last_B().tolist() == [4, 2, 7, 9]  # the empty answer's score is read at its prompt's end
@@ -75,7 +75,7 @@ def test_a_row_by_hand():
 
 def test_the_mask_is_about_lengths_not_about_tokens():
     pad = pack([((0, 0), [(0, 0, 0), (0,)])])
-    assert pad.mask_BT().tolist() == [[True, True, True], [True, False, False]]
+    assert pad.mask_BT.tolist() == [[True, True, True], [True, False, False]]
     assert pad.source_BT().tolist() == [[1, 2, 3], [1, 0, 0]]
 
 
@@ -86,7 +86,7 @@ def test_every_index_finds_its_token(texts):
     row = tree.token_N.tolist()
     assert [(list(p), [list(a) for a in answers]) for p, answers in texts] == texts_of(tree)
     answers = [(prompt, answer) for prompt, given in texts for answer in given]
-    mask_BT, token_BT, source_BT, last_B = tree.mask_BT(), tree.token_BT(), tree.source_BT(), tree.last_B()
+    mask_BT, token_BT, source_BT, last_B = tree.mask_BT, tree.token_BT, tree.source_BT(), tree.last_B()
     position_N = tree.position_N().tolist()
     assert token_BT.shape == mask_BT.shape == source_BT.shape == (len(answers), max(len(a) for _, a in answers))
     for b, (prompt, answer) in enumerate(answers):
@@ -135,11 +135,11 @@ def test_select_keeps_the_law_of_suffixes(texts, data):
     assert small.y_B.tolist() == kept
     assert small.z_P.tolist() == prompts
     assert small.tree.names == tuple(batch.tree.names[p] for p in prompts)
-    mask_BT = small.tree.mask_BT()
+    mask_BT = small.tree.mask_BT
     assert small.x_BT.shape == mask_BT.shape
-    assert torch.equal(small.x_BT[mask_BT], batch.x_BT[kept][batch.tree.mask_BT()[kept]])
+    assert torch.equal(small.x_BT[mask_BT], batch.x_BT[kept][batch.tree.mask_BT[kept]])
     assert (small.x_BT[~mask_BT] == -1).all()
-    whole, alone = batch.tree.token_BT(), small.tree.token_BT()
+    whole, alone = batch.tree.token_BT, small.tree.token_BT
     assert torch.equal(alone, whole[kept][:, : alone.shape[1]])
     answers = iter(kept)
     owners = batch.tree.prompt_of_answers()
@@ -223,7 +223,7 @@ def test_select_and_split_keep_what_could_have_come(texts, limit, data):
     flat = [answer for _, answers in texts for answer in answers]
     supports = [[(token, 10 + place) for place, token in enumerate(answer)] for answer in flat]
     tree = pack(texts, support=Support.of([own for answer in supports for own in answer]))
-    batch = Example(tree=tree, x_BT=tree.token_BT(), y_B=torch.arange(tree.answers), z_P=torch.arange(tree.prompts))
+    batch = Example(tree=tree, x_BT=tree.token_BT, y_B=torch.arange(tree.answers), z_P=torch.arange(tree.prompts))
     rows = data.draw(st.lists(st.integers(0, tree.answers - 1), min_size=1, unique=True))
     assert supports_of(select(batch, rows).tree) == [list(own) for row in sorted(rows) for own in supports[row]]
     joined = [own for piece in split(batch, limit) for own in supports_of(piece.tree)]

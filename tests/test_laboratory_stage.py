@@ -150,7 +150,7 @@ def test_the_network_says_what_the_policy_says():
     logp_PA = lab.answer_logp(policy())
     torch.testing.assert_close(found.logp_BT.sum(1).view(lab.prompts, -1), logp_PA)
     assert float(logp_PA.detach().exp().sum()) == pytest.approx(lab.prompts)
-    expected_BT = -(found.distribution_BTV.exp() * found.distribution_BTV).sum(-1).masked_fill(~tree.mask_BT(), 0.0)
+    expected_BT = -(found.distribution_BTV.exp() * found.distribution_BTV).sum(-1).masked_fill(~tree.mask_BT, 0.0)
     torch.testing.assert_close(found.entropy_BT, expected_BT)
 
 

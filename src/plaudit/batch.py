@@ -15,6 +15,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, NamedTuple, Protocol, TypeVar
 
 import torch
@@ -76,7 +77,7 @@ class Support:
         return Support(self.token_K.to(device), self.count_M.to(device))
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class TokenTree:
     """Prompts with their answers in one packed row; lengths, never token values, say where each one is."""
 
@@ -133,14 +134,16 @@ class TokenTree:
                 here += length
         return starts
 
+    @cached_property
     def mask_BT(self) -> Tensor:
         """bool [B, T]: which places hold an answer token."""
         length_B = self._index(self.lengths)
         return torch.arange(max(self.lengths, default=0), device=self.token_N.device) < length_B[:, None]
 
+    @cached_property
     def token_BT(self) -> Tensor:
         """int64 [B, T]: the answers' tokens, 0 after their end."""
-        mask_BT = self.mask_BT()
+        mask_BT = self.mask_BT
         start_B = self._index(self.answer_starts())
         place_BT = start_B[:, None] + torch.arange(mask_BT.shape[1], device=mask_BT.device)
         return self.token_N[place_BT.masked_fill(~mask_BT, 0)].masked_fill(~mask_BT, 0)
@@ -150,7 +153,7 @@ class TokenTree:
 
         The first token of an answer is predicted by the last token of its prompt, the others by the token before.
         """
-        mask_BT = self.mask_BT()
+        mask_BT = self.mask_BT
         start_B = self._index(self.answer_starts())
         source_BT = start_B[:, None] - 1 + torch.arange(mask_BT.shape[1], device=mask_BT.device)
         if source_BT.shape[1]:
@@ -193,7 +196,7 @@ class TokenTree:
     def logps_BTV(self, logits_BTV: Tensor) -> Tensor:
         """[B, T, V] log-softmax of the logits before each answer token, over the tokens that could have come."""
         if self.support is not None:
-            mask_BT = self.mask_BT()
+            mask_BT = self.mask_BT
             logits_BTV = logits_BTV.index_put((mask_BT,), self.support.limit(logits_BTV[mask_BT]))
         return logits_BTV.log_softmax(-1)
 

@@ -74,7 +74,7 @@ def test_on_a_support_outputs_are_the_softmax_of_its_logits(kind):
             logits_TV = model(input_ids=tree.token_N[None, place:end]).logits[0, tree.prompt_lengths[row] - 1 : -1]
             for t, support in enumerate(SUPPORTS[row]):
                 logp_K = (logits_TV[t, list(support)] / 0.7).log_softmax(-1)
-                logp = logp_K[support.index(int(tree.token_BT()[row, t]))]
+                logp = logp_K[support.index(int(tree.token_BT[row, t]))]
                 torch.testing.assert_close(outputs.logp_BT[row, t], logp, rtol=0, atol=1e-5)
                 entropy = -(logp_K.exp() * logp_K).sum()
                 torch.testing.assert_close(outputs.entropy_BT[row, t], entropy, rtol=0, atol=1e-5)
@@ -93,7 +93,7 @@ def test_on_a_support_neither_order_nor_padding_nor_pieces_matter():
         return forward(network, TextBatch(tree=tree), needs, machine=machine, micro_tokens=micro_tokens)
 
     alone = said(limited(), 999)
-    mask_BT = limited().mask_BT()
+    mask_BT = limited().mask_BT
     turned = (2, 0, 3, 1)
     for found, rows in (
         (said(limited(), 1), range(4)),

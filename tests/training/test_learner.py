@@ -203,7 +203,7 @@ def test_parts_with_other_denominators_by_hand(micro_tokens):
     for step in range(3):
         metrics = learner.step(Part(first, LanguageLoss(), 0.5), Part(second, LanguageLoss(), 2.0))
         optimiser.zero_grad()
-        means = [-mine.outputs(b.tree, Needs(logp=True)).logp_BT[b.tree.mask_BT()].mean() for b in (first, second)]
+        means = [-mine.outputs(b.tree, Needs(logp=True)).logp_BT[b.tree.mask_BT].mean() for b in (first, second)]
         (0.5 * means[0] + 2.0 * means[1]).backward()
         torch.testing.assert_close(gradients(network), gradients(mine), rtol=1e-4, atol=1e-6)
         norm = float(gradients(mine).norm())

@@ -21,7 +21,7 @@ from plaudit.training.objectives import (
 from plaudit.training.policy_loss import PolicyBatch, PolicyLoss
 
 TREE = pack([((1, 2), [(3, 4, 5), (6,)]), ((7,), [(8, 9)])])
-MASK_BT = TREE.mask_BT()
+MASK_BT = TREE.mask_BT
 
 
 def surprise(gap):

@@ -385,7 +385,7 @@ def test_on_its_support_the_first_ratio_is_1_and_the_first_kl_0(tmp_path, monkey
     monkeypatch.setattr(stage.learner, "step", watching)
     stage.go()
     batch, on_support, on_all = seen[0]
-    mask_BT = batch.tree.mask_BT()
+    mask_BT = batch.tree.mask_BT
     assert batch.tree.support is not None
     torch.testing.assert_close(on_support.logp_BT, batch.old_logp_BT, rtol=0, atol=1e-5)
     assert torch.equal(on_support.logp_BT, batch.ref_logp_BT)  # the policy is its reference, bit for bit
@@ -397,7 +397,7 @@ def test_on_its_support_the_first_ratio_is_1_and_the_first_kl_0(tmp_path, monkey
     entropy_BT = -(logp_BTV.exp() * logp_BTV).sum(-1)
     torch.testing.assert_close(on_support.entropy_BT[mask_BT], entropy_BT[mask_BT])
     assert len(seen) == 2  # the second minibatch has moved, and is still on its support
-    ratio_BT = (seen[1][1].logp_BT - seen[1][0].old_logp_BT).exp()[seen[1][0].tree.mask_BT()]
+    ratio_BT = (seen[1][1].logp_BT - seen[1][0].old_logp_BT).exp()[seen[1][0].tree.mask_BT]
     assert float((ratio_BT - 1).abs().max()) > 1e-4
 
 
@@ -469,7 +469,7 @@ def test_ppo_by_hand():
         [0.0 + 0.1 - 0.2, 0 + 0.1 - 0.1, 0.0],
     ]
     torch.testing.assert_close(found.advantage_BT, torch.tensor(expected))
-    mask_BT = TREE.mask_BT()
+    mask_BT = TREE.mask_BT
     torch.testing.assert_close(found.return_BT[mask_BT], (torch.tensor(expected) + ROLLOUT.value_BT)[mask_BT])
     white = advantages(algorithm="ppo", lambda_=0.0)
     values = white.advantage_BT[mask_BT]
@@ -496,15 +496,15 @@ def test_ppo_by_hand():
 def test_baselines_by_hand(changes, baseline):
     whole = advantages(algorithm="reinforce", to_go=False, running=0.25, **changes).advantage_BT
     expected_B = torch.tensor(WHOLE) - torch.tensor(baseline, dtype=torch.float)
-    torch.testing.assert_close(whole, expected_B[:, None].expand(4, 3).masked_fill(~TREE.mask_BT(), 0.0))
+    torch.testing.assert_close(whole, expected_B[:, None].expand(4, 3).masked_fill(~TREE.mask_BT, 0.0))
     # from each token on: what the tokens before it have cost is no longer counted
     to_go = advantages(algorithm="reinforce", running=0.25, **changes).advantage_BT
     spent_BT = -0.1 * torch.cat([torch.zeros(4, 1), KL_BT.cumsum(1)[:, :-1]], 1)
-    torch.testing.assert_close(to_go, (expected_B[:, None] - spent_BT).masked_fill(~TREE.mask_BT(), 0.0))
+    torch.testing.assert_close(to_go, (expected_B[:, None] - spent_BT).masked_fill(~TREE.mask_BT, 0.0))
 
 
 def test_named_algorithms_by_hand():
-    mask_BT = TREE.mask_BT()
+    mask_BT = TREE.mask_BT
 
     def spread(values):
         return torch.tensor(values)[:, None].expand(4, 3).masked_fill(~mask_BT, 0.0)
@@ -659,7 +659,7 @@ def test_the_tokens_that_were_sampled_are_learned_from():
         Played(groups=(group,), rewards=(1.0,), episode=(0,), turn=(0,), texts=(answer.text,), parts={}),
         critic=False,
     )
-    assert found.tree.token_BT()[0].tolist() == [7, 0, 2]
+    assert found.tree.token_BT[0].tolist() == [7, 0, 2]
     assert found.old_logp_BT.tolist() == [[-1.0, -2.0, -3.0]]
 
 
@@ -670,7 +670,7 @@ def test_advantages_are_whitened_before_the_round_is_cut(tmp_path, monkeypatch):
 
     def watching(*parts):
         batch = parts[0].batch
-        seen.append(batch.advantage_BT[batch.tree.mask_BT()])
+        seen.append(batch.advantage_BT[batch.tree.mask_BT])
         return step(*parts)
 
     monkeypatch.setattr(stage.learner, "step", watching)
@@ -729,7 +729,7 @@ def test_the_ratio_of_an_answer_is_its_root_or_the_whole():
         return_BT=torch.zeros(4, 3),
         value_BT=torch.zeros(4, 3),
     )
-    logp_BT, mask_BT = ROLLOUT.old_logp_BT + 0.1, TREE.mask_BT()
+    logp_BT, mask_BT = ROLLOUT.old_logp_BT + 0.1, TREE.mask_BT
     outputs = Outputs(logp=logp_BT, entropy=torch.zeros(4, 3))
     rooted = PolicyLoss(objective="sequence", reduction="answers", clip=0.9)
     for loss, ratio_B in (

@@ -112,7 +112,7 @@ def test_kto_weighs_good_and_bad_answers_as_it_is_told(tmp_path):
 def test_kto_learns_from_thumbs_alone(tmp_path):
     stage = Stage(tmp_path, "kto", THUMBS).go()
     tree = pack([(item.prompt, item.answers) for item in stage.items])
-    mask_BT = tree.mask_BT()
+    mask_BT = tree.mask_BT
 
     def said(network):
         from plaudit.batch import Needs

@@ -97,8 +97,7 @@ def test_steps_learn_the_values_of_what_came():
     last = soft_steps(learner, reference, [kept], settings, alpha=1.0, discount=1.0, seed=1)
     assert last["q_loss"] < 0.5 * first["q_loss"]
     before, after = (
-        (n.outputs(TREE, Needs(logp=True)).logp_BT * TREE.mask_BT()).sum(1).detach()
-        for n in (reference.network, network)
+        (n.outputs(TREE, Needs(logp=True)).logp_BT * TREE.mask_BT).sum(1).detach() for n in (reference.network, network)
     )
     gained = (after - before).tolist()
     assert gained[0] > 0 > gained[1]  # toward the answer that earned, not the other

@@ -59,7 +59,7 @@ def test_of_a_demonstration_only_the_answer_is_a_target():
     assert texts[0] == ((1, 3, 4), (5, 6, 2), "p")
     assert texts[1][1] == (3, 4, 5, 6, 7)  # cut at its limit, so it does not end
     batch = text_batch(texts)
-    assert batch.tree.token_BT()[batch.tree.mask_BT()].tolist() == [5, 6, 2, 3, 4, 5, 6, 7]
+    assert batch.tree.token_BT[batch.tree.mask_BT].tolist() == [5, 6, 2, 3, 4, 5, 6, 7]
     assert batch.tree.names == ("p", "p")
 
 

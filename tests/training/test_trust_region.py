@@ -31,7 +31,7 @@ def learner_of():
 
 def batch_of(learner, seed):
     logp_BT = learner.forward(TEXTS, Needs(logp=True)).logp_BT
-    mask_BT = TREE.mask_BT()
+    mask_BT = TREE.mask_BT
     advantage_B = torch.randn(TREE.answers, generator=torch.Generator().manual_seed(seed))
     advantage_BT = advantage_B[:, None].expand(mask_BT.shape).masked_fill(~mask_BT, 0.0)
     nothing = torch.zeros_like(logp_BT)
@@ -48,7 +48,7 @@ def batch_of(learner, seed):
 def measured(learner, batch, old_BTV):
     """KL(old, new) over the prefixes and the surrogate, by their definitions."""
     found = learner.forward(TEXTS, Needs(logp=True, distribution=True))
-    mask_BT = TREE.mask_BT()
+    mask_BT = TREE.mask_BT
     kl_BT = (old_BTV.exp() * (old_BTV - found.distribution_BTV)).sum(-1)
     gain_BT = (found.logp_BT - batch.old_logp_BT).exp() * batch.advantage_BT
     return float(kl_BT[mask_BT].mean()), float(gain_BT[mask_BT].sum()) / (8 * TREE.answers)

@@ -88,7 +88,7 @@ class Critic(nn.Module):
         if self.model is not None:
             hidden_ND = hidden_states(self.model, tree)
         assert hidden_ND is not None, "a critic without a trunk needs the policy's hidden states"
-        mask_BT = tree.mask_BT()
+        mask_BT = tree.mask_BT
         value_M = self.head(hidden_ND[tree.source_BT()[mask_BT]]).squeeze(-1).float()
         return _spread(value_M, mask_BT)
 
@@ -163,11 +163,11 @@ class LanguageNetwork(Network):
             hidden_ND = hidden_states(self.model, tree)
         if needs.logp or needs.entropy:
             assert hidden_ND is not None
-            mask_BT = tree.mask_BT()
+            mask_BT = tree.mask_BT
             logp_M, entropy_M = token_logps(
                 self._logits,
                 hidden_ND[tree.source_BT()[mask_BT]],
-                tree.token_BT()[mask_BT],
+                tree.token_BT[mask_BT],
                 temperature=self.temperature,
                 vocabulary=self.model.config.get_text_config().vocab_size,
                 entropy=needs.entropy,
@@ -348,11 +348,11 @@ class RewardNetwork(Network):
 
     def _logps(self, hidden_ND: Tensor, tree: TokenTree) -> Tensor:
         assert self.language_head is not None, "log-probabilities were asked of a network without a language head"
-        mask_BT = tree.mask_BT()
+        mask_BT = tree.mask_BT
         logp_M, _ = token_logps(
             self._logits,
             hidden_ND[tree.source_BT()[mask_BT]],
-            tree.token_BT()[mask_BT],
+            tree.token_BT[mask_BT],
             temperature=1.0,
             vocabulary=bare(self.model).config.get_text_config().vocab_size,
             entropy=False,

@@ -65,7 +65,7 @@ class LaboratoryNetwork(networks.Network):
 
     def places(self, tree: TokenTree) -> tuple[Tensor, Tensor, Tensor]:
         """[B, 1] prompt, [B, T] prefix and [B, T] token of each answer of a tree."""
-        token_BT = tree.token_BT()
+        token_BT = tree.token_BT
         starts = torch.tensor(tree.prompt_starts())
         prompt_B = (tree.token_N[starts] - self.lab.ref_PSV.shape[-1])[torch.tensor(tree.prompt_of_answers())]
         state_BT = torch.zeros_like(token_BT)
@@ -76,7 +76,7 @@ class LaboratoryNetwork(networks.Network):
     def outputs(self, tree: TokenTree, needs: Needs) -> Outputs:
         """What the policy says of answers."""
         prompt_B1, state_BT, token_BT = self.places(tree)
-        mask_BT = tree.mask_BT()
+        mask_BT = tree.mask_BT
         found: dict[str, Tensor] = {}
         if needs.logp or needs.entropy or needs.distribution:
             logp_BTV = _on_support(self.policy()[prompt_B1, state_BT], tree)
@@ -234,7 +234,7 @@ class _Reference:
         self.network = network
 
     def logp_BT(self, batch: TextBatch) -> Tensor:
-        return self.logp_BTV(batch).gather(-1, batch.tree.token_BT()[..., None]).squeeze(-1)
+        return self.logp_BTV(batch).gather(-1, batch.tree.token_BT[..., None]).squeeze(-1)
 
     def logp_BTV(self, batch: TextBatch) -> Tensor:
         prompt_B1, state_BT, _ = self.network.places(batch.tree)

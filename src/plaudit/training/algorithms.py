@@ -105,10 +105,10 @@ def estimated(rollout: Rollout, policy: Policy, parts: Parts, *, beta: float, ru
         beta: cost of a nat.
         running: the mean return of the rounds before.
     """
-    mask_BT = rollout.tree.mask_BT() & rollout.keep_B[:, None]
+    mask_BT = rollout.tree.mask_BT & rollout.keep_B[:, None]
     kl_BT = rollout.kl_BT
     cost = beta if parts.where == "reward" else 0.0
-    own_B = rollout.score_B - cost * masked_sum(kl_BT, rollout.tree.mask_BT())
+    own_B = rollout.score_B - cost * masked_sum(kl_BT, rollout.tree.mask_BT)
     return_B = rollout.still_earned(own_B, discount=policy.turn_discount)
     reward_BT = _token_rewards(rollout, cost, rollout.score_B + (return_B - own_B))
     return_E, episode_B = return_B[: rollout.episodes], rollout.episode_B
@@ -149,7 +149,7 @@ def batch_of(rollout: Rollout, estimate: Estimate) -> PolicyBatch:
 
 def _token_rewards(rollout: Rollout, cost: float, score_B: Tensor) -> Tensor:
     """As `token_rewards`; an answer without a token has nowhere to put its score, and teaches nothing."""
-    mask_BT = rollout.tree.mask_BT()
+    mask_BT = rollout.tree.mask_BT
     full_B = mask_BT.any(-1)
     reward_BT = torch.zeros_like(rollout.kl_BT)
     if bool(full_B.any()):

@@ -47,7 +47,7 @@ class AuxiliaryLoss:
 
     def __call__(self, outputs: Outputs, batch: AuxiliaryBatch) -> LossSum:
         """Sum over tokens, and their number."""
-        mask_BT = batch.tree.mask_BT()
+        mask_BT = batch.tree.mask_BT
         old_BTV = batch.old_logp_BTV
         kl_BT = (old_BTV.exp() * (old_BTV - outputs.distribution_BTV)).sum(-1)
         taught = token_portion(value_loss(outputs.auxiliary_BT, batch.return_BT), mask_BT)
@@ -107,7 +107,7 @@ class Kept:
     def tensors(self) -> tuple[TokenTree, Tensor]:
         """The tree, and [B, T] the returns, 0 after an answer's end."""
         tree = pack([(p, answers) for _, p, answers in self.prompts], names=[name for name, _, _ in self.prompts])
-        mask_BT = tree.mask_BT()
+        mask_BT = tree.mask_BT
         return_BT = torch.zeros(mask_BT.shape).masked_scatter(
             mask_BT, torch.tensor([value for row in self.returns for value in row])
         )

@@ -47,7 +47,7 @@ class LanguageLoss:
 
     def __call__(self, outputs: Outputs, batch: TextBatch) -> LossSum:
         """Sum over tokens, and their number."""
-        loss = token_portion(-outputs.logp_BT, batch.tree.mask_BT())
+        loss = token_portion(-outputs.logp_BT, batch.tree.mask_BT)
         return LossSum(loss.total, loss.denominator, {self.name: (loss.total.detach(), loss.denominator)})
 
 
@@ -169,7 +169,7 @@ def own_score(outputs: Outputs, batch: JudgedBatch) -> Tensor:
 
 def _surprise(logp_BT: Tensor, batch: JudgedBatch, sizes: Sequence[int]) -> Tensor:
     """[P] mean nats per token of each judgement's best answers; 0 where it praises none."""
-    mask_BT = batch.tree.mask_BT()
+    mask_BT = batch.tree.mask_BT
     length_B = mask_BT.sum(1)
     size_P = torch.tensor(sizes, device=logp_BT.device)
     owner_B = torch.arange(len(sizes), device=logp_BT.device).repeat_interleave(size_P)

@@ -86,7 +86,7 @@ class PolicyLoss:
 
     def __call__(self, outputs: Outputs, batch: PolicyBatch) -> LossSum:
         """Sum over tokens, or over answers, and what it is to be divided by."""
-        mask_BT = batch.tree.mask_BT()
+        mask_BT = batch.tree.mask_BT
         surrogate = self._surrogate(outputs.logp_BT, batch)
         policy = self._reduced(surrogate.loss_BT, mask_BT)
         total, tokens = policy.total, int(mask_BT.sum())
@@ -125,7 +125,7 @@ class PolicyLoss:
                     return clipped_surrogate(logp_BT, old_BT, advantage_BT, low=low, high=high)
                 return dual_clipped_surrogate(logp_BT, old_BT, advantage_BT, low=low, high=high, bound=bound)
             case "sequence" | "answer":
-                mask_BT = batch.tree.mask_BT()
+                mask_BT = batch.tree.mask_BT
                 # every token of an answer has its advantage, so the first one's will do
                 rooted = self.objective == "sequence"
                 found = sequence_clipped_surrogate(

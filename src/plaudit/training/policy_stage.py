@@ -73,8 +73,8 @@ class PolicyMemory:
 
     def learn(self, rollout: Rollout, beta: float, metrics: Mapping[str, float]) -> None:
         """Learn from a round."""
-        kl_B = masked_sum(rollout.kl_BT, rollout.tree.mask_BT())
-        kl, stop = float(masked_sum(rollout.drift_BT, rollout.tree.mask_BT()).mean()), self.settings.kl.stop
+        kl_B = masked_sum(rollout.kl_BT, rollout.tree.mask_BT)
+        kl, stop = float(masked_sum(rollout.drift_BT, rollout.tree.mask_BT).mean()), self.settings.kl.stop
         self.controller = self.controller.update(kl, len(kl_B))
         discount = self.settings.turn_discount
         return_B = rollout.still_earned(rollout.score_B - beta * kl_B, discount=discount)
@@ -367,13 +367,13 @@ def _check_ratio(metrics: Mapping[str, float], full_precision: bool) -> None:
 
 def _described(played: Played, rollout: Rollout) -> dict[str, float]:
     answers = [answer for group in played.groups for answer in group.answers]
-    mask_BT, totals = rollout.tree.mask_BT(), played.totals()
+    mask_BT, totals = rollout.tree.mask_BT, played.totals()
     by_group: dict[int, list[float]] = {}
     for group, total in zip(rollout.group_E().tolist(), totals, strict=True):
         by_group.setdefault(group, []).append(total)
     return {
         "reward": statistics.fmean(totals),
-        "reward_sd": statistics.pstdev(totals),
+        "reward_sd": float(torch.tensor(totals, dtype=torch.float64).std(correction=0)),
         "kl": float(masked_sum(rollout.kl_BT, mask_BT).mean()),
         **({} if rollout.tree.support is None else {"kl_whole": float(masked_sum(rollout.drift_BT, mask_BT).mean())}),
         "answer_tokens": statistics.fmean(len(answer.token_ids) for answer in answers),
@@ -384,14 +384,14 @@ def _described(played: Played, rollout: Rollout) -> dict[str, float]:
 
 
 def _critic_quality(rollout: Rollout, estimate: Estimate) -> dict[str, float]:
-    explained = float(explained_variance(rollout.value_BT, estimate.return_BT, rollout.tree.mask_BT()))
+    explained = float(explained_variance(rollout.value_BT, estimate.return_BT, rollout.tree.mask_BT))
     return {"explained_variance": explained} if math.isfinite(explained) else {}
 
 
 def _examples(played: Played, rollout: Rollout) -> list[dict[str, object]]:
     """The first episode of each of the first prompts of a round, for people to read."""
     examples: list[dict[str, object]] = []
-    kls = masked_sum(rollout.kl_BT, rollout.tree.mask_BT()).tolist()
+    kls = masked_sum(rollout.kl_BT, rollout.tree.mask_BT).tolist()
     totals, prompts = played.totals(), rollout.group_E().tolist()
     for p, group in enumerate(played.groups[: min(4, prompts[-1] + 1)]):
         first, answer = prompts.index(p), group.answers[0]

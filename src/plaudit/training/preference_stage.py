@@ -82,7 +82,7 @@ class PreferenceLoss:
 
     def __call__(self, outputs: Outputs, batch: PreferenceBatch) -> LossSum:
         """Sum over judgements, and their weights."""
-        mask_BT = batch.tree.mask_BT()
+        mask_BT = batch.tree.mask_BT
         logp_B = masked_sum(outputs.logp_BT, mask_BT)
         sizes = [len(lengths) for lengths in batch.tree.answer_lengths]
         ranks = iter(batch.rank_B.tolist())
@@ -213,7 +213,7 @@ def preference_batch(chosen: Sequence[JudgedTokens], reference: Reference) -> Pr
 
 
 def _log_probability(reference: Reference, tree: TokenTree) -> Tensor:
-    return masked_sum(reference.logp_BT(TextBatch(tree=tree)).cpu(), tree.mask_BT())
+    return masked_sum(reference.logp_BT(TextBatch(tree=tree)).cpu(), tree.mask_BT)
 
 
 def _cold_gain(learner: Learner, reference: Reference, chosen: Sequence[JudgedTokens]) -> float:
@@ -224,5 +224,5 @@ def _cold_gain(learner: Learner, reference: Reference, chosen: Sequence[JudgedTo
         [(one.prompt, other.answers[:1]) for one, other in zip(chosen, [*chosen[1:], chosen[0]], strict=True)],
         names=[one.name for one in chosen],
     )
-    said_B = masked_sum(learner.forward(TextBatch(tree=mixed), Needs(logp=True)).logp_BT.cpu(), mixed.mask_BT())
+    said_B = masked_sum(learner.forward(TextBatch(tree=mixed), Needs(logp=True)).logp_BT.cpu(), mixed.mask_BT)
     return float(kto_reference(said_B, _log_probability(reference, mixed)))

@@ -182,7 +182,7 @@ def rolled_out(
     )
     batch = TextBatch(tree=tree)
     whole = None if tree.support is None else TextBatch(tree=dataclasses.replace(tree, support=None))
-    mask_BT = tree.mask_BT()
+    mask_BT = tree.mask_BT
     logps = torch.tensor([logp for group in groups for answer in group.answers for logp in answer.logps])
     old_logp_BT = torch.zeros(mask_BT.shape).masked_scatter(mask_BT, logps)
     score_B = torch.tensor(played.rewards)

@@ -50,7 +50,7 @@ class SoftLoss:
 
     def __call__(self, outputs: Outputs, batch: SoftBatch) -> LossSum:
         """Sum over tokens, and their number."""
-        mask_BT, token_BT = batch.tree.mask_BT(), batch.tree.token_BT()
+        mask_BT, token_BT = batch.tree.mask_BT, batch.tree.token_BT
         first_BTV, second_BTV = outputs.q_BTVQ.unbind(-1)
         error_BT = q_loss(first_BTV, token_BT, batch.target_BT) + q_loss(second_BTV, token_BT, batch.target_BT)
         least_BTV = twin_minimum(first_BTV, second_BTV)  # nothing flows through it: see soft_policy_loss
@@ -108,5 +108,5 @@ def _batch(learner: Learner, reference: Reference, kept: Kept, *, alpha: float, 
     slow_BTVQ = learner.forward(texts, Needs(slow_q=True)).slow_q_BTVQ.cpu()
     ref_BTV = reference.logp_BTV(texts).cpu()
     value_BT = soft_value(twin_minimum(*slow_BTVQ.unbind(-1)), ref_BTV.to(slow_BTVQ.dtype), alpha=alpha)
-    target_BT = soft_target(reward_BT.to(value_BT.dtype), value_BT, tree.mask_BT(), discount=discount)
+    target_BT = soft_target(reward_BT.to(value_BT.dtype), value_BT, tree.mask_BT, discount=discount)
     return SoftBatch(tree=tree, target_BT=target_BT, ref_logp_BTV=torch.as_tensor(ref_BTV))

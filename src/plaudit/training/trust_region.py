@@ -36,7 +36,7 @@ class _Ball:
         # as KL(pi, ref) of the old policy from the new one, the gradient in what stands second
         new_BTV, old_BTV = outputs.distribution_BTV, batch.old_logp_BTV
         kl_BT = (old_BTV.exp() * (old_BTV - new_BTV)).sum(-1)
-        portion = token_portion(kl_BT, batch.tree.mask_BT())
+        portion = token_portion(kl_BT, batch.tree.mask_BT)
         return LossSum(portion.total, portion.denominator)
 
 
@@ -55,7 +55,7 @@ class _Surrogate:
 
     def __call__(self, outputs: Outputs, batch: PolicyBatch) -> LossSum:
         loss_BT = ratio_surrogate(outputs.logp_BT, batch.old_logp_BT, batch.advantage_BT)
-        portion = constant_portion(loss_BT, batch.tree.mask_BT(), budget=self.longest)
+        portion = constant_portion(loss_BT, batch.tree.mask_BT, budget=self.longest)
         return LossSum(portion.total, portion.denominator)
 
 
@@ -67,7 +67,7 @@ class ValueLoss:
 
     def __call__(self, outputs: Outputs, batch: PolicyBatch) -> LossSum:
         """Sum over tokens, and their number."""
-        portion = token_portion(value_loss(outputs.value_BT, batch.return_BT), batch.tree.mask_BT())
+        portion = token_portion(value_loss(outputs.value_BT, batch.return_BT), batch.tree.mask_BT)
         metrics = {"value_loss": (portion.total.detach(), portion.denominator)}
         return LossSum(portion.total, portion.denominator, metrics)
 
