@@ -37,7 +37,7 @@ CHOICES = 64
 """Answers of the reference to a prompt, of which the best is the mark."""
 BAR, MOST_NATS = 0.8, 15.0
 TASKS = ("stories", "poems")
-CASES: Mapping[str, Mapping[str, Any]] = {"ppo": {}, "rloo": {}, "grpo": {}, "trpo": {}}
+CASES: Mapping[str, Mapping[str, Any]] = {"ppo": {"epochs": 2, "minibatch": 64}, "rloo": {}, "grpo": {}, "trpo": {}}
 """By algorithm, what is set otherwise than in the example's policy section."""
 
 

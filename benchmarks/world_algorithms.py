@@ -51,7 +51,7 @@ CASES: Mapping[str, Mapping[str, Any]] = {
     "dapo": {},
     "gspo": {},
     "ppg": {},
-    "sac": {},
+    "sac": {"minibatch": 32},
     "trpo": {},
     "reinforce++": {},
     "rejection": {},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any
 
 import pytest
@@ -93,8 +94,8 @@ def test_steps_learn_the_values_of_what_came():
     reference = Reference(LanguageNetwork(tiny_model()), adapted=False, machine=CPU, micro_tokens=8192)
     kept = Kept(prompts=(("a", (1, 5), ((3, 4, 2), (6, 7))),), returns=((0.0, 0.0, 2.0), (0.0, -1.0)))
     settings = Soft(updates=40, follow=0.5)
-    first = soft_steps(learner, reference, [kept], settings, alpha=1.0, discount=1.0, seed=0)
-    last = soft_steps(learner, reference, [kept], settings, alpha=1.0, discount=1.0, seed=1)
+    first = soft_steps(learner, reference, [kept], settings, answers=2, alpha=1.0, discount=1.0, seed=0)
+    last = soft_steps(learner, reference, [kept], settings, answers=2, alpha=1.0, discount=1.0, seed=1)
     assert last["q_loss"] < 0.5 * first["q_loss"]
     before, after = (
         (n.outputs(TREE, Needs(logp=True)).logp_BT * TREE.mask_BT).sum(1).detach() for n in (reference.network, network)
@@ -103,11 +104,28 @@ def test_steps_learn_the_values_of_what_came():
     assert gained[0] > 0 > gained[1]  # toward the answer that earned, not the other
 
 
+def test_a_step_takes_so_many_answers_of_prompts_drawn_at_random(monkeypatch):
+    learner = learner_of(network_of())
+    reference = Reference(LanguageNetwork(tiny_model()), adapted=False, machine=CPU, micro_tokens=8192)
+    two = ((3, 2), (6, 7, 2))
+    kept = Kept(prompts=tuple((name, (1, 5), two) for name in "abcd"), returns=((0.0, 1.0), (0.0, 0.0, 2.0)) * 4)
+    parts, step = [], learner.step
+    monkeypatch.setattr(learner, "step", lambda part: parts.append(part) or step(part))
+    soft_steps(learner, reference, [kept], Soft(updates=30), answers=4, alpha=1.0, discount=1.0, seed=0)
+    trees = [part.batch.tree for part in parts]
+    assert {tree.answer_lengths for tree in trees} == {((2, 3), (2, 3))}  # two prompts, all of their answers
+    drawn = Counter(name for tree in trees for name in tree.names)
+    assert len({tree.names for tree in trees}) == 6  # every pair there is
+    assert min(drawn.values()) > 6
+    for part in parts:
+        assert part.batch.target_BT[:, -1][[1, 3]].tolist() == [2.0, 2.0]  # each with its own reward
+
+
 def test_a_learner_without_slow_copies_is_refused():
     assert isinstance(learner_of(network_of()), Follower)
     plain: Any = object()
     with pytest.raises(RecipeError, match="needs slow copies of its critics, which object lacks"):
-        soft_steps(plain, plain, [], Soft(), alpha=1.0, discount=1.0, seed=0)
+        soft_steps(plain, plain, [], Soft(), answers=2, alpha=1.0, discount=1.0, seed=0)
     from plaudit.models.network import RewardNetwork
 
     reward = learner_of(RewardNetwork(tiny_model(reward=True)))

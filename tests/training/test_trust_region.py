@@ -61,7 +61,7 @@ def test_a_step_stays_in_its_ball_and_is_no_worse(bound, seed):
     batch = batch_of(learner, seed)
     old_BTV = learner.forward(TEXTS, Needs(distribution=True)).distribution_BTV
     _, start = measured(learner, batch, old_BTV)
-    found = trust_region_step(learner, batch, Trust(bound=bound), longest=8)
+    found = trust_region_step(learner, batch, Trust(bound=bound, fisher_share=1.0), longest=8)
     kl, gain = measured(learner, batch, old_BTV)
     assert kl == pytest.approx(found["trust/kl"], abs=1e-6)
     assert 0.2 * bound < kl <= bound  # near its edge: the quadratic is a good estimate
@@ -90,6 +90,22 @@ def test_where_no_step_serves_the_weights_are_the_old_ones_bit_for_bit():
     assert found == {"trust/kl": 0.0, "trust/gain": 0.0, "trust/fraction": 0.0, "trust/tries": 3.0}
     for name, tensor in learner.weights().items():
         assert torch.equal(tensor, before[name])
+
+
+@pytest.mark.parametrize(("share", "names"), [(0.01, "0"), (0.34, "0"), (0.67, "01"), (1.0, "012")])
+def test_the_fisher_matrix_is_measured_on_a_share_of_the_prompts(share, names, monkeypatch):
+    learner = learner_of()
+    batch, seen, product = batch_of(learner, 0), [], learner.fisher_product
+
+    def watched(part, vector_D, *, group):
+        seen.append(part.batch.tree)
+        return product(part, vector_D, group=group)
+
+    monkeypatch.setattr(learner, "fisher_product", watched)
+    trust_region_step(learner, batch, Trust(bound=1e-2, fisher_share=share), longest=8)
+    assert {"".join(tree.names) for tree in seen} == {names}
+    kept = [TREE.answer_lengths[int(name)] for name in names]
+    assert {tree.answer_lengths for tree in seen} == {tuple(kept)}  # all of their answers
 
 
 def test_nothing_to_gain_moves_nothing():

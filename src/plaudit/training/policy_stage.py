@@ -41,7 +41,7 @@ from plaudit.training.rollouts import (
     sampled,
 )
 from plaudit.training.soft import soft_steps
-from plaudit.training.stage import minibatch_indices, run_steps
+from plaudit.training.stage import group_order, minibatch_indices, run_steps
 from plaudit.training.trust_region import ValueLoss, trust_region_step
 from plaudit.tuning import Kl, Parts, Policy, parts_of
 
@@ -243,6 +243,7 @@ class PolicyStage:
             self.reference,
             memory.kept,
             settings,
+            answers=self.settings.answers_per_step,
             alpha=beta,
             discount=self.settings.discount,
             seed=derive(self.seed, "replay", step),
@@ -282,7 +283,7 @@ class PolicyStage:
             if size == answers:
                 yield batch
                 continue
-            order = _group_order(batch, derive(self.seed, "minibatch", step, epoch))
+            order = group_order(batch.tree, derive(self.seed, "minibatch", step, epoch))
             for start in range(0, answers, size):
                 yield select(batch, order[start : start + size])
 
@@ -337,16 +338,6 @@ def _rewarded(rollout: Rollout) -> PolicyBatch:
         return_BT=reward_BT,
         value_BT=nothing,
     )
-
-
-def _group_order(batch: PolicyBatch, seed: int) -> list[int]:
-    """Answers in a random order of their prompts, those of one prompt side by side: they share its tokens."""
-    prompt_of = batch.tree.prompt_of_answers()
-    rows: dict[int, list[int]] = {}
-    for row, p in enumerate(prompt_of):
-        rows.setdefault(p, []).append(row)
-    order = minibatch_indices(len(rows), len(rows), 0, seed=seed)
-    return [row for p in order for row in rows[p]]
 
 
 def _check_ratio(metrics: Mapping[str, float], full_precision: bool) -> None:

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from plaudit.batch import LossSum, Needs, Outputs, TokenTree
+from plaudit.batch import LossSum, Needs, Outputs, TokenTree, select
 from plaudit.errors import RecipeError
 from plaudit.losses.reduction import token_portion
 from plaudit.losses.soft import q_loss, soft_policy_loss, soft_target, soft_value, twin_minimum
@@ -24,9 +24,18 @@ from plaudit.training.auxiliary import Kept
 from plaudit.training.learner import Follower, Learner, Part
 from plaudit.training.objectives import TextBatch
 from plaudit.training.rollouts import Reference
+from plaudit.training.stage import group_order
 from plaudit.tuning import Soft
 
 __all__ = ["SoftBatch", "SoftLoss", "soft_steps"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Replayed:
+    """Answers that are learned from once more."""
+
+    tree: TokenTree
+    reward_BT: Tensor
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,20 +79,22 @@ def soft_steps(
     kept: Sequence[Kept],
     settings: Soft,
     *,
+    answers: int,
     alpha: float,
     discount: float,
     seed: int,
 ) -> dict[str, float]:
-    """The steps after a round, each on one of the rounds that are kept; metrics are means over them.
+    """The steps after a round, each on answers of one of the rounds that are kept; metrics are means over them.
 
     Args:
         learner: holds policy and twins; it must be a `Follower`.
         reference: where the policy started.
         kept: rounds with the reward of each token in place of returns.
         settings: how many steps, and how fast the slow copies follow.
+        answers: of a round, in one step: those of prompts drawn at random; all where there are no more.
         alpha: cost of a nat, in units of reward.
         discount: weight of what comes one token later.
-        seed: says which rounds.
+        seed: says which rounds, and which of their prompts.
 
     Raises:
         RecipeError: the learner has no slow copies.
@@ -95,15 +106,21 @@ def soft_steps(
     loss = SoftLoss(alpha=alpha)
     found: list[dict[str, float]] = []
     for step in range(settings.updates):
-        round_ = kept[derive(seed, step) % len(kept)]
-        batch = _batch(learner, reference, round_, alpha=alpha, discount=discount)
+        drawn = _drawn(kept[derive(seed, step) % len(kept)], answers, derive(seed, step, "answers"))
+        batch = _batch(learner, reference, drawn, alpha=alpha, discount=discount)
         found.append(learner.step(Part(batch, loss)))
         learner.follow(settings.follow)
     return {name: statistics.fmean(metrics[name] for metrics in found) for name in found[0]}
 
 
-def _batch(learner: Learner, reference: Reference, kept: Kept, *, alpha: float, discount: float) -> SoftBatch:
+def _drawn(kept: Kept, answers: int, seed: int) -> _Replayed:
     tree, reward_BT = kept.tensors()
+    whole = _Replayed(tree=tree, reward_BT=reward_BT)
+    return whole if answers >= tree.answers else select(whole, group_order(tree, seed)[:answers])
+
+
+def _batch(learner: Learner, reference: Reference, drawn: _Replayed, *, alpha: float, discount: float) -> SoftBatch:
+    tree, reward_BT = drawn.tree, drawn.reward_BT
     texts = TextBatch(tree=tree)
     slow_BTVQ = learner.forward(texts, Needs(slow_q=True)).slow_q_BTVQ.cpu()
     ref_BTV = reference.logp_BTV(texts).cpu()

@@ -13,12 +13,13 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from plaudit.batch import TokenTree
 from plaudit.runs import Run
 from plaudit.runs.progress import progress, say
 from plaudit.seeds import derive
 from plaudit.training.learner import Learner
 
-__all__ = ["Memory", "minibatch_indices", "run_steps"]
+__all__ = ["Memory", "group_order", "minibatch_indices", "run_steps"]
 
 
 class Memory(Protocol):
@@ -127,6 +128,14 @@ def minibatch_indices(count: int, size: int, step: int, *, seed: int) -> list[in
     for epoch in range(first // count, -(-end // count)):
         found += _epoch_order(count, epoch, seed)[max(first - epoch * count, 0) : end - epoch * count]
     return found
+
+
+def group_order(tree: TokenTree, seed: int) -> list[int]:
+    """Answers in a random order of their prompts, those of one prompt side by side: they share its tokens."""
+    rows: dict[int, list[int]] = {}
+    for row, p in enumerate(tree.prompt_of_answers()):
+        rows.setdefault(p, []).append(row)
+    return [row for p in minibatch_indices(len(rows), len(rows), 0, seed=seed) for row in rows[p]]
 
 
 @lru_cache(maxsize=4)

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 from torch import Tensor
 
-from plaudit.batch import LossSum, Needs, Outputs, TokenTree
+from plaudit.batch import LossSum, Needs, Outputs, TokenTree, select
 from plaudit.errors import NumberError, RecipeError
 from plaudit.losses.policy import ratio_surrogate
 from plaudit.losses.reduction import constant_portion, token_portion
@@ -98,6 +98,7 @@ def trust_region_step(
     old_BTV = learner.forward(batch, Needs(distribution=True)).distribution_BTV.cpu()
     ball = Part(_BallBatch(tree=batch.tree, old_logp_BTV=old_BTV), _Ball())
     gain = Part(batch, _Surrogate(longest=longest))
+    some = Part(_some_prompts(ball.batch, settings.fisher_share), ball.loss)
     bound = share * settings.bound
     uphill_D = -learner.gradient(gain, group="policy")
     nothing = {"trust/kl": 0.0, "trust/gain": 0.0, "trust/fraction": 0.0, "trust/tries": 0.0}
@@ -105,7 +106,7 @@ def trust_region_step(
         return nothing
 
     def product(vector_D: Tensor) -> Tensor:
-        return learner.fisher_product(ball, vector_D, group="policy") + settings.damping * vector_D
+        return learner.fisher_product(some, vector_D, group="policy") + settings.damping * vector_D
 
     direction_D = conjugate_gradient(product, uphill_D, iterations=settings.iterations, tolerance=1e-6)
     full_D = step_size(direction_D, product(direction_D), bound=bound) * direction_D
@@ -131,6 +132,13 @@ def trust_region_step(
         "trust/fraction": found.fraction,
         "trust/tries": float(found.tries),
     }
+
+
+def _some_prompts(batch: _BallBatch, share: float) -> _BallBatch:
+    """That share of the prompts, one at least, evenly from first to last, with all of their answers."""
+    count = max(1, round(share * batch.tree.prompts))
+    chosen = {k * batch.tree.prompts // count for k in range(count)}
+    return select(batch, [row for row, p in enumerate(batch.tree.prompt_of_answers()) if p in chosen])
 
 
 def _mean(learner: Learner, part: Part) -> float:
