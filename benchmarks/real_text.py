@@ -37,7 +37,19 @@ CHOICES = 64
 """Answers of the reference to a prompt, of which the best is the mark."""
 BAR, MOST_NATS = 0.8, 15.0
 TASKS = ("stories", "poems")
-CASES: Mapping[str, Mapping[str, Any]] = {"ppo": {"epochs": 2, "minibatch": 64}, "rloo": {}, "grpo": {}, "trpo": {}}
+CASES: Mapping[str, Mapping[str, Any]] = {
+    "ppo": {"epochs": 2, "minibatch": 64},
+    "rloo": {},
+    "grpo": {},
+    # a long step asks for more answers to say which way, and for a baseline that has nothing to learn first
+    "trpo": {
+        "steps": 30,
+        "prompts_per_round": 64,
+        "baseline": "leave-one-out",
+        "trust": {"bound": 0.02, "damping": 0.1, "iterations": 5},
+        "optimiser": {"decay": "constant"},
+    },
+}
 """By algorithm, what is set otherwise than in the example's policy section."""
 
 
