@@ -37,25 +37,18 @@ from benchmarks.agreement import Scored, difference, quarters, right, summary
 from transformers import AutoConfig
 
 from plaudit import loop
-from plaudit.models.load import (
-    adapted,
-    choose_machine,
-    context_of,
-    load_language,
-    load_tokenizer,
-    new_lstm_reward,
-    new_reward,
-)
-from plaudit.models.network import RewardNetwork
+from plaudit.loop.ground import Ground
+from plaudit.loop.reward import train_member
+from plaudit.models.load import context_of, load_tokenizer
 from plaudit.reading import load
 from plaudit.recipe import Recipe, Source, load_recipe
 from plaudit.records import Judgement, Thumb
 from plaudit.runs import Run, write_json
 from plaudit.scorers import ModelScorer
+from plaudit.scorers.ensemble import load_members
 from plaudit.seeds import derive
 from plaudit.text import Words
 from plaudit.training.judged import gathered, judged_tokens
-from plaudit.training.reward_stage import train_reward
 
 ROOT = Path(__file__).resolve().parent.parent
 PEERS = ROOT / ".peers" / "bin" / "python"
@@ -178,7 +171,8 @@ class Study:
             scorer = self._trained(recipe, seen, folder)
             found["ours"] = score(scorer, test)
             found["tests"] = {name: score(scorer, judgements) for name, judgements in self.tests.items()}
-            shutil.rmtree(folder / "checkpoints", ignore_errors=True)
+            for done_with in ("checkpoints", "reward-model"):
+                shutil.rmtree(folder / done_with, ignore_errors=True)
             write_json(kept, found)
         if self.beside_trl and "trl" not in found:
             found["trl"] = self._by_trl(recipe, seen, test, folder)
@@ -186,25 +180,17 @@ class Study:
         return found
 
     def _trained(self, recipe: Recipe, judgements: Sequence[Judgement], folder: Path) -> ModelScorer:
-        settings = recipe.reward
-        assert settings is not None
-        machine = choose_machine(recipe.device, recipe.precision, recipe.threads)
-        seed = derive(recipe.seed, "head")
-        tokenizer = load_tokenizer(recipe.model.tokenizer or self.trunk)
-        if settings.start == "lstm":
-            model = new_lstm_reward(tokenizer, machine, seed=seed, head_scale=settings.head_scale)
-        else:
-            at_random = settings.start == "random"
-            model = new_reward(self.trunk, machine, seed=seed, head_scale=settings.head_scale, random=at_random)
-            model = adapted(model, recipe.model.adapter, seed=seed, task="SEQ_CLS")
-        words = Words(tokenizer, recipe.text, context=context_of(model.config))
-        network = RewardNetwork(model, dropout=settings.dropout)
-        if settings.language:
-            network.add_language_head(load_language(self.trunk, machine))
-        run = Run(folder, recipe)
-        train_reward(run, network, words, judgements, settings, recipe, machine)
-        run.close()
-        return ModelScorer(network, words, machine, micro_tokens=recipe.micro_tokens)
+        """The product's own reward model of a recipe, from these judgements."""
+        opened = Run(folder, recipe)
+        try:
+            ground = Ground(recipe, opened)
+            train_member(ground, folder / "reward-model", self.trunk, judgements)
+        finally:
+            opened.close()
+        (scorer,) = load_members(
+            [folder / "reward-model"], ground.machine, recipe.text, micro_tokens=recipe.micro_tokens
+        )
+        return scorer
 
     def _by_trl(
         self, recipe: Recipe, seen: Sequence[Judgement], test: Sequence[Judgement], folder: Path

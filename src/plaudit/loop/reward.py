@@ -24,7 +24,7 @@ from plaudit.seeds import derive
 from plaudit.text import Words
 from plaudit.training.reward_stage import train_reward
 
-__all__ = ["reward_stage"]
+__all__ = ["reward_stage", "train_member"]
 
 
 def reward_stage(ground: Ground) -> None:
@@ -34,12 +34,11 @@ def reward_stage(ground: Ground) -> None:
     trunk = ground.trunk()
     with ground.stage("reward", "reward-model", [ground.named(trunk), "judgements.jsonl"]):
         train, held = ground.judgements()
-        words = ground.words(trunk)
         made = ground.folder / "reward-model"
         folders = [made / f"member-{m + 1}" for m in range(settings.members)] if settings.members > 1 else [made]
         for member, folder in enumerate(folders):
             if not folder.exists():  # it was made before an interruption
-                _train_member(ground, member, folder, trunk, words, train, held)
+                train_member(ground, folder, trunk, train, held, member=member)
         loaded = load_members(folders, ground.machine, ground.recipe.text, micro_tokens=ground.recipe.micro_tokens)
         members = [member.raw() for member in loaded]
         found = held_out_measures(members[0] if len(members) == 1 else EnsembleScorer(members).raw(), held)
@@ -47,18 +46,31 @@ def reward_stage(ground: Ground) -> None:
         write_json(made / "evaluation.json", found)
 
 
-def _train_member(
+def train_member(
     ground: Ground,
-    member: int,
     folder: Path,
     trunk: str,
-    words: Words,
     train: Sequence[Judgement],
-    held: Sequence[Judgement],
+    held: Sequence[Judgement] = (),
+    *,
+    member: int = 0,
 ) -> None:
-    """Train one reward model and save it, as it is."""
+    """Train one reward model of the recipe and save it, at the scale that it came to.
+
+    Args:
+        ground: the run, whose recipe has a reward section.
+        folder: where the model goes.
+        trunk: the model that it starts from.
+        train: judgements to learn from.
+        held: judgements that patience looks at.
+        member: which one of an ensemble.
+
+    Raises:
+        RecordError: no judgement orders anything, or patience has nothing to look at.
+    """
     settings = ground.recipe.reward
     assert settings is not None
+    words = ground.words(trunk)
     if settings.members > 1:
         say(f"reward: member {member + 1} of {settings.members}")
     seed = derive(ground.recipe.seed, "head", member) if member else derive(ground.recipe.seed, "head")
