@@ -49,7 +49,9 @@ class Optimiser(Section):
     warmup: float = Field(default=0.05, ge=0, lt=1)
     """Share of the steps over which the learning rate climbs from 0."""
     decay: Literal["linear", "cosine", "constant"] = "cosine"
-    """How it falls afterwards, to a tenth (cosine) or to 0 (linear)."""
+    """How it falls afterwards."""
+    floor: float | None = Field(default=None, ge=0, le=1)
+    """Share of it that is left at the end; nothing means a tenth (cosine) or 0 (linear)."""
     weight_decay: float = Field(default=0.0, ge=0)
     """Pull of the weights toward 0, per step and learning rate."""
     beta1: float = Field(default=0.9, ge=0, lt=1)

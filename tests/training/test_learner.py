@@ -246,6 +246,12 @@ def test_a_small_gradient_is_not_clipped():
             4,
             [1, 0.1 + 0.45 * (1 + math.sqrt(0.5)), 0.55, 0.1 + 0.45 * (1 - math.sqrt(0.5))],
         ),
+        (
+            Optimiser(learning_rate=1.0, warmup=0, floor=0),
+            4,
+            [1, 0.5 + 0.5 * math.sqrt(0.5), 0.5, 0.5 - 0.5 * math.sqrt(0.5)],
+        ),
+        (Optimiser(learning_rate=2.0, warmup=0, decay="linear", floor=0.2), 4, [2, 1.6, 1.2, 0.8]),
         (Optimiser(learning_rate=1.0, warmup=0.9, decay="linear"), 1, [1]),
     ],
 )

@@ -109,7 +109,7 @@ def learning_rate_at(step: int, steps: int, settings: Optimiser) -> float:
     Args:
         step: counted from 0.
         steps: how many there will be.
-        settings: peak, share of the steps spent climbing, and how it falls: `linear` to 0, `cosine` to a tenth.
+        settings: peak, share of the steps spent climbing, how it falls and what is left of it.
     """
     climb = math.ceil(round(settings.warmup * steps, 6))  # 0.07 * 100 is a little more than 7
     if step < climb:
@@ -117,12 +117,13 @@ def learning_rate_at(step: int, steps: int, settings: Optimiser) -> float:
     done = min(1.0, (step - climb) / max(1, steps - climb))
     match settings.decay:
         case "linear":
-            share = 1 - done
+            left, floor = 1 - done, 0.0
         case "cosine":
-            share = 0.1 + 0.9 * (1 + math.cos(math.pi * done)) / 2
+            left, floor = (1 + math.cos(math.pi * done)) / 2, 0.1
         case "constant":
-            share = 1.0
-    return settings.learning_rate * share
+            return settings.learning_rate
+    floor = floor if settings.floor is None else settings.floor
+    return settings.learning_rate * (floor + (1 - floor) * left)
 
 
 def epsilon_at(step: int, settings: Optimiser) -> float:
