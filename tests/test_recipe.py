@@ -136,6 +136,14 @@ def test_an_unknown_setting_with_nothing_near():
         ),
         (WORLD | {"model": {"tokenizer": "t"}}, "model.tokenizer is not read where model.path is 'builtin'"),
         (OWN | {"model": {"path": "m", "random": True}}, "model.random draws weights that only the language stage"),
+        (
+            WORLD | {"reward": {}, "policy": {"optimiser": {"decay": "constant", "floor": 0.5}}},
+            "policy.optimiser.floor is where a falling learning rate ends",
+        ),
+        (
+            WORLD | {"reward": {"optimiser": {"decay": "constant", "floor": 0}}},
+            "reward.optimiser.floor is where a falling learning rate ends",
+        ),
         (WORLD | {"data": {"prompts": [{"path": "p"}]}}, "data.prompts is not read where world is set"),
         (WORLD | {"collect": {"prompts": 4001}}, "collect.prompts 4001 is more than the 4000 of world.prompts"),
         (

@@ -300,6 +300,7 @@ def _contradictions(recipe: Recipe) -> Iterator[Contradiction]:
 
 def _between_stages(recipe: Recipe) -> Iterator[Contradiction]:
     yield from (Contradiction(*found) for found in recipe.model.contradictions())
+    yield from _of_optimisers(recipe)
     if recipe.policy is not None:
         yield from _of_scorers(recipe)
         yield from _of_choice(recipe.policy, recipe.evaluate)
@@ -310,6 +311,17 @@ def _between_stages(recipe: Recipe) -> Iterator[Contradiction]:
             "model.random draws weights that only the language stage trains: give a language section",
             ("model.random", "language"),
         )
+
+
+def _of_optimisers(recipe: Recipe) -> Iterator[Contradiction]:
+    for stage in ("language", "sft", "reward", "policy"):
+        optimiser = getattr(getattr(recipe, stage), "optimiser", None)
+        if optimiser is not None and optimiser.floor is not None and optimiser.decay == "constant":
+            yield Contradiction(
+                f"{stage}.optimiser.floor is where a falling learning rate ends, and decay constant does not fall: leave "
+                "floor out, or set decay to linear or cosine",
+                (f"{stage}.optimiser.floor", f"{stage}.optimiser.decay"),
+            )
 
 
 def _of_choice(policy: Policy, evaluate: Evaluate) -> Iterator[Contradiction]:
