@@ -318,8 +318,8 @@ def _of_optimisers(recipe: Recipe) -> Iterator[Contradiction]:
         optimiser = getattr(getattr(recipe, stage), "optimiser", None)
         if optimiser is not None and optimiser.floor is not None and optimiser.decay == "constant":
             yield Contradiction(
-                f"{stage}.optimiser.floor is where a falling learning rate ends, and decay constant does not fall: leave "
-                "floor out, or set decay to linear or cosine",
+                f"{stage}.optimiser.floor is where a falling learning rate ends, and decay constant does not fall: "
+                "leave floor out, or set decay to linear or cosine",
                 (f"{stage}.optimiser.floor", f"{stage}.optimiser.decay"),
             )
 
