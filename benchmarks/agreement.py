@@ -1,7 +1,7 @@
 """Of scores and what people said: how often they agree, with an interval, against length alone and against a peer.
 
 A judgement's share of right pairs is averaged over the seeds, and the 95 % interval covers both what these judgements
-and what these seeds happened to be.
+and what these seeds happened to be; `tests/test_agreement.py` simulates how often.
 """
 
 from __future__ import annotations
@@ -63,16 +63,29 @@ def difference(
 
 
 def mean_of(judgements: Sequence[Judgement], won: Sequence[Sequence[float]]) -> tuple[float, float, list[float]]:
-    """What was won per case: the mean, half the width of its 95 % interval, and the mean of each seed."""
+    """What was won per case: the mean, half the width of its 95 % interval, and the mean of each seed.
+
+    Judgements and seeds are crossed: each seed scores every judgement. With M judgements and S seeds, the variance of
+    the mean over judgements holds that of the judgements and an S-th of what is of both together, the variance over
+    seeds that of the seeds and an M-th of it; that last part stands in both and counts once. Two-way random effects,
+    as in Owen 2007, https://doi.org/10.1214/07-AOAS122, section 3. One seed says nothing about seeds.
+    """
     counts = [right(one, [0.0] * len(one.answers))[1] for one in judgements]
-    total = sum(counts)
+    total, seeds = sum(counts), len(won)
     by_seed = [sum(seed) / total for seed in won]
     mean = statistics.fmean(by_seed)
-    over_seeds = [statistics.fmean(seed[i] for seed in won) for i in range(len(judgements))]
-    spread = sum((own - mean * count) ** 2 for own, count in zip(over_seeds, counts, strict=True))
-    of_judgements = math.sqrt(spread) / total
-    of_seeds = statistics.stdev(by_seed) / math.sqrt(len(by_seed)) if len(by_seed) > 1 else 0.0
-    return mean, 1.96 * math.hypot(of_judgements, of_seeds), by_seed
+    own = [statistics.fmean(seed[i] for seed in won) - mean * count for i, count in enumerate(counts)]
+    of_judgements = sum(one**2 for one in own) / total**2
+    if seeds == 1:
+        return mean, 1.96 * math.sqrt(of_judgements), by_seed
+    of_seeds = statistics.variance(by_seed) / seeds
+    left = [
+        seed[i] - share * count - own[i]
+        for seed, share in zip(won, by_seed, strict=True)
+        for i, count in enumerate(counts)
+    ]
+    of_both = sum(one**2 for one in left) / ((seeds - 1) * seeds * total**2)
+    return mean, 1.96 * math.sqrt(max(of_judgements + of_seeds - of_both, of_judgements, of_seeds)), by_seed
 
 
 def length_alone(judgements: Sequence[Judgement]) -> float:
