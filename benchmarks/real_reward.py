@@ -27,13 +27,13 @@ import random
 import shutil
 import subprocess
 import tempfile
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from benchmarks.agreement import Scored, difference, quarters, right, summary
+from benchmarks.measured import circumstances
 from transformers import AutoConfig
 
 from plaudit import loop
@@ -61,11 +61,15 @@ def main() -> None:
         raise SystemExit(f"{given.recipe}: has no reward section")
     if given.trl and not PEERS.exists():
         raise SystemExit(f"{PEERS.relative_to(ROOT)} is not there: run `make peers` first")
-    begun, cpu = time.perf_counter(), time.process_time()
     judgements = judged(recipe.data.judgements)
     print(f"{len(judgements)} judgements, {sum(right(one, [0.0] * len(one.answers))[1] for one in judgements)} cases")
     tests = {path.name: judged([Source(path=str(path))]) for path in given.test}
-    result = {"benchmark": "real_reward", "recipe": given.recipe.name, "folds": given.folds, "seeds": given.seeds}
+    result: dict[str, Any] = {
+        "benchmark": "real_reward",
+        "recipe": given.recipe.name,
+        "folds": given.folds,
+        "seeds": given.seeds,
+    }
     with tempfile.TemporaryDirectory() as aside:
         work = given.work or Path(aside)
         work.mkdir(parents=True, exist_ok=True)
@@ -79,8 +83,9 @@ def main() -> None:
         result["difference"] = difference(judgements, scores, study.theirs)
     for name, found in study.tested.items():
         result[f"test {name}"] = summary(tests[name], found)
-    result["hardware"] = {"threads": torch.get_num_threads()}
-    result |= {"seconds": round(time.perf_counter() - begun, 1), "cpu_seconds": round(time.process_time() - cpu, 1)}
+    result |= circumstances("real_reward", "transformers") | {"threads": torch.get_num_threads()}
+    if given.trl:
+        result["versions"]["trl"] = version_of_trl()
     print(json.dumps(result))
 
 
@@ -245,6 +250,16 @@ class Study:
             raise SystemExit(f"TRL's side ended with {done.returncode}:\n{done.stderr[-4000:]}")
         scores = iter(json.loads((folder / "trl-scores.json").read_text(encoding="utf-8")))
         return [[next(scores) for _ in judgement] for judgement in rows]
+
+
+def version_of_trl() -> str:
+    said = subprocess.run(
+        [PEERS, "-c", "from importlib.metadata import version; print(version('trl'))"],
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    return said.stdout.strip()
 
 
 def rows_of(judgement: Judgement, words: Words) -> list[list[int]]:
