@@ -39,14 +39,14 @@ BAR, MOST_NATS = 0.8, 15.0
 TASKS = ("stories", "poems")
 CASES: Mapping[str, Mapping[str, Any]] = {
     "ppo": {"epochs": 2, "minibatch": 64},
-    "rloo": {},
-    "grpo": {},
+    "rloo": {"steps": 200, "prompts_per_round": 16},  # as many answers; each is learned from once
+    "grpo": {"epochs": 2, "minibatch": 64},
     # a long step asks for more answers to say which way, and for a baseline that has nothing to learn first
     "trpo": {
         "steps": 30,
         "prompts_per_round": 64,
         "baseline": "leave-one-out",
-        "trust": {"bound": 0.02, "damping": 0.1, "iterations": 5},
+        "trust": {"bound": 0.02, "iterations": 5},
         "optimiser": {"decay": "constant"},
     },
 }

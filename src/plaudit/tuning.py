@@ -196,7 +196,7 @@ class Trust(Section):
     """Mean KL(old, new) after a round's prefixes, in nats per token; falls as the learning rate's square does."""
     iterations: int = Field(default=10, ge=1)
     """Of the conjugate gradients."""
-    damping: float = Field(default=0.01, ge=0)
+    damping: float = Field(default=0.1, ge=0)
     """Multiple of the identity added to the Fisher matrix."""
     fisher_share: float = Field(default=0.25, gt=0, le=1)
     """Of a round's prompts, those whose answers the Fisher matrix is measured on; the bound is kept on all of them."""

@@ -127,6 +127,13 @@ def test_a_line_search_gives_up():
     assert asked == pytest.approx([1.0, 0.8, 0.64])
 
 
+def test_negative_curvature_on_the_way_keeps_what_was_found():
+    # diag(1, -1) along (1, 0.1) curves by 0.99, so one step of 1.01 / 0.99; the direction after it bends down
+    flip = torch.tensor([1.0, -1.0], dtype=torch.float64)
+    found = conjugate_gradient(lambda x_D: flip * x_D, torch.tensor([1.0, 0.1], dtype=torch.float64))
+    torch.testing.assert_close(found, 1.01 / 0.99 * torch.tensor([1.0, 0.1], dtype=torch.float64))
+
+
 def test_what_is_refused():
     one = torch.ones(2)
     with pytest.raises(NumberError, match=r"curvature along a direction of squared norm 2 is -2, .* add damping"):

@@ -51,7 +51,8 @@ def conjugate_gradient(
     """Solve A x = b for a symmetric positive definite matrix that is known by its products only.
 
     Hestenes and Stiefel 1952, https://doi.org/10.6028/jres.049.044. Exact after as many iterations as A has different
-    eigenvalues, up to rounding; a few give most of x.
+    eigenvalues, up to rounding; a few give most of x. Where rounding, or A, makes the curvature along a later direction
+    negative, x is what was found before: Steihaug 1983, https://doi.org/10.1137/0720042, without the step to the edge.
 
     Args:
         product: from a vector [D] to A times it, [D]; called once an iteration.
@@ -64,7 +65,7 @@ def conjugate_gradient(
 
     Raises:
         ShapeError: a product has another shape than `b_D`.
-        NumberError: `b_D` or a product is not finite, or A is not positive definite along a direction that is left.
+        NumberError: `b_D` or a product is not finite, or A is not positive definite along `b_D`.
     """
     b_D = b_D.detach()
     x_D, rest_D, direction_D = torch.zeros_like(b_D), b_D.clone(), b_D.clone()
@@ -77,6 +78,8 @@ def conjugate_gradient(
         product_D = product(direction_D).detach()
         check_same_shape(b_D=b_D, product_D=product_D)
         curvature = float(direction_D @ product_D)
+        if -math.inf < curvature <= 0 and bool(x_D.any()):
+            break
         if not 0 < curvature < math.inf:
             raise NumberError(
                 f"the curvature along a direction of squared norm {float(direction_D @ direction_D):.3g} is "
