@@ -110,7 +110,12 @@ def test_a_step_takes_so_many_answers_of_prompts_drawn_at_random(monkeypatch):
     two = ((3, 2), (6, 7, 2))
     kept = Kept(prompts=tuple((name, (1, 5), two) for name in "abcd"), returns=((0.0, 1.0), (0.0, 0.0, 2.0)) * 4)
     parts, step = [], learner.step
-    monkeypatch.setattr(learner, "step", lambda part: parts.append(part) or step(part))
+
+    def watched(part):
+        parts.append(part)
+        return step(part)
+
+    monkeypatch.setattr(learner, "step", watched)
     soft_steps(learner, reference, [kept], Soft(updates=30), answers=4, alpha=1.0, discount=1.0, seed=0)
     trees = [part.batch.tree for part in parts]
     assert {tree.answer_lengths for tree in trees} == {((2, 3), (2, 3))}  # two prompts, all of their answers
