@@ -200,6 +200,7 @@ def test_tests_mirror_the_package():
     known = {name.rpartition(".")[2] for name in MODULES} - {""}
     known |= {page.stem for page in (ROOT / "docs").glob("*.md")}  # what a page says is tested too,
     known |= {folder.name for folder in (ROOT / "examples").iterdir() if folder.is_dir()}  # and what an example prints
+    known |= {path.stem for path in (ROOT / "benchmarks").glob("*.py")}  # and what a study's figures rest on
     strangers = {name for name in alone if not any(f"{name}_".startswith(f"{module}_") for module in known)}
     assert strangers == set()
 
