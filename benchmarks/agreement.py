@@ -68,7 +68,7 @@ def mean_of(judgements: Sequence[Judgement], won: Sequence[Sequence[float]]) -> 
     Judgements and seeds are crossed: each seed scores every judgement. With M judgements and S seeds, the variance of
     the mean over judgements holds that of the judgements and an S-th of what is of both together, the variance over
     seeds that of the seeds and an M-th of it; that last part stands in both and counts once. Two-way random effects,
-    as in Owen 2007, https://doi.org/10.1214/07-AOAS122, section 3. One seed says nothing about seeds.
+    as in Owen 2007, https://doi.org/10.1214/07-AOAS122. One seed says nothing about seeds.
     """
     counts = [right(one, [0.0] * len(one.answers))[1] for one in judgements]
     total, seeds = sum(counts), len(won)
