@@ -35,7 +35,7 @@ def test_an_environment_is_a_reward():
 @pytest.mark.parametrize("name", PARTS)
 def test_which_algorithms_play(name):
     if PARTS[name].update in ("soft", "imitation", "judgements", "selection"):
-        assert f"environment has several turns, and {name} is an algorithm" in problems(policy={"algorithm": name})
+        assert f"environment plays episodes, and {name} is an algorithm" in problems(policy={"algorithm": name})
     else:
         assert recipe_from(ROAD | {"policy": {"algorithm": name}}).environment is not None
 

@@ -25,7 +25,8 @@ from plaudit.playing import Playing
 from plaudit.scoring import KINDS, Scoring
 from plaudit.section import Section
 from plaudit.start import MADE, Adapter, Model
-from plaudit.tuning import Contradiction, Kl, Optimiser, Policy, Sampling, parts_of, within_policy
+from plaudit.tuning import Kl, Optimiser, Policy, Sampling, parts_of
+from plaudit.tuning_checks import Contradiction, within_policy
 
 __all__ = [
     "MADE",
@@ -381,7 +382,7 @@ def _of_environment(recipe: Recipe, environment: Playing) -> Iterator[Contradict
     }.get(parts_of(recipe.policy).update)
     if why is not None:
         yield Contradiction(
-            f"environment has several turns, and {recipe.policy.algorithm} is an algorithm {why}: take another",
+            f"environment plays episodes, and {recipe.policy.algorithm} is an algorithm {why}: take another",
             ("environment", "policy.algorithm"),
         )
     if recipe.evaluate.decoding == "beam":

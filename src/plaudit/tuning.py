@@ -6,9 +6,8 @@ by itself: `{algorithm: rloo, baseline: group}` is `rloo` with the mean of the w
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, fields, replace
-from typing import Literal, NamedTuple
+from typing import Literal
 
 from pydantic import Field
 
@@ -18,7 +17,6 @@ __all__ = [
     "PARTS",
     "Auxiliary",
     "Baseline",
-    "Contradiction",
     "Kl",
     "Optimiser",
     "Parts",
@@ -28,7 +26,6 @@ __all__ = [
     "Soft",
     "Trust",
     "parts_of",
-    "within_policy",
 ]
 
 Baseline = Literal[
@@ -238,7 +235,7 @@ class Preference(Section):
     minibatch: int = Field(default=16, ge=1)
     """Judgements in one optimiser step."""
     label_smoothing: float = Field(default=0.0, ge=0, lt=0.5)
-    """P(a judgement is the wrong way round), for `dpo`."""
+    """P(a judgement is the wrong way round)."""
     desirable: float = Field(default=1.0, ge=0)
     """How much a good answer weighs, for `kto`; raise that of the rarer kind until both weigh about the same in all."""
     undesirable: float = Field(default=1.0, ge=0)
@@ -335,8 +332,9 @@ class Policy(Section):
 
     @property
     def updates_per_round(self) -> int:
-        """Optimiser steps in a round."""
-        return self.epochs * (self.prompts_per_round * self.answers_per_prompt // self.answers_per_step)
+        """Optimiser steps in a round, as planned."""
+        taught = self.prompts_per_round * (1 if parts_of(self).update == "imitation" else self.answers_per_prompt)
+        return self.epochs * max(1, taught // self.answers_per_step)
 
     @property
     def updates(self) -> int:
@@ -352,186 +350,3 @@ def parts_of(policy: Policy) -> Parts:
     mine = {field.name: getattr(policy, field.name, None) for field in fields(Parts)}
     mine |= {name: getattr(policy.kl, name) for name in ("where", "estimator")}
     return replace(PARTS[policy.algorithm], **{name: value for name, value in mine.items() if value is not None})
-
-
-class Contradiction(NamedTuple):
-    """Settings that are right by themselves and not together."""
-
-    says: str
-    about: tuple[str, ...]
-    """Every setting that it was found from: where one of them is wrong by itself, nothing follows."""
-
-
-def within_policy(policy: Policy) -> Iterator[Contradiction]:
-    """What a recipe's policy section says against itself."""
-    if parts_of(policy).update == "judgements":
-        if not policy.kl.beta:
-            yield Contradiction("policy.kl.beta must be above 0 for dpo, which divides by it", ("policy.kl.beta",))
-        yield from _of_preference(policy.preference)
-        return
-    yield from _of_rounds(policy)
-    yield from _of_parts(policy, parts_of(policy))
-    yield from _of_kl(policy.kl, parts_of(policy), policy.prompts_per_round * policy.answers_per_prompt)
-
-
-def _of_preference(preference: Preference) -> Iterator[Contradiction]:
-    readers = {"label_smoothing": "dpo", "desirable": "kto", "undesirable": "kto"}
-    for name, reader in readers.items():
-        if preference.loss != reader and getattr(preference, name) != Preference.model_fields[name].default:
-            yield Contradiction(
-                f"policy.preference.{name} is not read by {preference.loss}, only by {reader}: leave it out, or set "
-                f"policy.preference.loss to {reader}",
-                (f"policy.preference.{name}", "policy.preference.loss"),
-            )
-    if not preference.desirable and not preference.undesirable:
-        yield Contradiction(
-            "policy.preference.desirable and undesirable are both 0: nothing would be learned",
-            ("policy.preference.desirable", "policy.preference.undesirable"),
-        )
-
-
-def _of_rounds(policy: Policy) -> Iterator[Contradiction]:
-    answers = policy.prompts_per_round * policy.answers_per_prompt
-    if policy.minibatch is not None and answers % policy.minibatch:
-        yield Contradiction(
-            f"policy.minibatch {policy.minibatch} does not divide the {answers} answers of a round "
-            f"({policy.prompts_per_round} prompts x {policy.answers_per_prompt})",
-            ("policy.minibatch", "policy.prompts_per_round", "policy.answers_per_prompt"),
-        )
-    if policy.decoding == "beam":
-        yield Contradiction(
-            "policy.decoding beam finds the likeliest answers, which are not draws from the policy: their gradient is "
-            "not that of the expected reward. Set it to sample; evaluate.decoding may be beam",
-            ("policy.decoding",),
-        )
-    if policy.sampling.temperature == 0:
-        yield Contradiction(
-            "policy.sampling.temperature 0 draws the same answer again and again: set it above 0",
-            ("policy.sampling.temperature",),
-        )
-    if policy.entropy_target is not None and not policy.entropy:
-        yield Contradiction(
-            "policy.entropy_target moves the weight policy.entropy, which is 0: give it a start, such as 0.001",
-            ("policy.entropy_target", "policy.entropy"),
-        )
-
-
-def _of_parts(policy: Policy, parts: Parts) -> Iterator[Contradiction]:
-    answers = policy.prompts_per_round * policy.answers_per_prompt
-    if parts.groups and policy.answers_per_prompt < 2:
-        yield Contradiction(
-            f"policy.answers_per_prompt must be 2 or more for {policy.algorithm}, which compares answers",
-            ("policy.answers_per_prompt", "policy.algorithm", "policy.baseline", "policy.normalise"),
-        )
-    again = policy.epochs > 1 or (policy.minibatch or answers) < answers
-    if parts.objective == "reinforce" and again:
-        yield Contradiction(
-            f"policy.objective of {policy.algorithm} is reinforce, which learns from an answer once, with the policy "
-            "that gave it: set policy.epochs to 1 and leave policy.minibatch out, or set policy.objective to weighted",
-            ("policy.objective", "policy.algorithm", "policy.epochs", "policy.minibatch"),
-        )
-    whole = parts.objective in ("sequence", "answer")
-    if whole and (parts.to_go or parts.baseline == "value" or parts.normalise == "batch"):
-        yield Contradiction(
-            f"policy.objective {parts.objective} moves answers as wholes, but to_go, a critic and normalise batch tell "
-            "their tokens apart: leave these out",
-            ("policy.objective", "policy.algorithm", "policy.to_go", "policy.baseline", "policy.normalise"),
-        )
-    if whole and parts.reduction != "answers":
-        yield Contradiction(
-            f"policy.objective {parts.objective} has one loss for each answer: set policy.reduction to answers",
-            ("policy.objective", "policy.algorithm", "policy.reduction"),
-        )
-    if parts.update == "trust-region":
-        beside = {
-            "policy.critic": parts.baseline == "value" and policy.critic == "shared",
-            "policy.kl.where": parts.where == "loss",
-            "policy.pretraining": parts.pretraining > 0,
-            "policy.supervised": policy.supervised > 0,
-            "policy.entropy": policy.entropy > 0,
-        }
-        for name in (name for name, there in beside.items() if there):
-            yield Contradiction(
-                f"{name} asks for gradient steps on the policy's trunk, and {policy.algorithm} moves it by one step "
-                "in a ball of KL only: leave it out",
-                (name, "policy.algorithm"),
-            )
-    unread = {"soft": ("entropy", "pretraining", "supervised"), "imitation": ("entropy",)}.get(parts.update, ())
-    for name in unread:
-        if getattr(policy, name):
-            yield Contradiction(
-                f"policy.{name} is not read by {policy.algorithm}: leave it out, or take another algorithm",
-                (f"policy.{name}", "policy.algorithm"),
-            )
-    if parts.update == "soft" and (not policy.kl.beta or parts.where == "loss"):
-        yield Contradiction(
-            "policy.kl.beta is sac's temperature: it must be above 0, and policy.kl.where stays reward",
-            ("policy.kl.beta", "policy.kl.where", "policy.algorithm"),
-        )
-    if parts.update == "soft" and policy.sampling.top_p < 1:
-        yield Contradiction(
-            f"policy.sampling.top_p {policy.sampling.top_p:g} leaves tokens out, and sac learns what each token is "
-            "worth, those too: set it to 1",
-            ("policy.sampling.top_p", "policy.algorithm"),
-        )
-    if parts.update == "phasic" and (policy.critic == "shared" or parts.baseline != "value"):
-        yield Contradiction(
-            f"{policy.algorithm} teaches the policy's trunk what a critic of its own knows: set policy.critic to "
-            "separate, and leave policy.baseline at value",
-            ("policy.critic", "policy.baseline", "policy.algorithm"),
-        )
-    if policy.dual_clip is not None and policy.dual_clip <= 1 + (parts.clip_high or parts.clip):
-        yield Contradiction(
-            f"policy.dual_clip {policy.dual_clip:g} must be above 1 + the upper clip {parts.clip_high or parts.clip}",
-            ("policy.dual_clip", "policy.clip", "policy.clip_high"),
-        )
-    if policy.algorithm == "ppo-ptx" and policy.pretraining == 0:
-        yield Contradiction(
-            "policy.pretraining is 0, but ppo-ptx is ppo with a pretraining term: give it a weight, or name ppo",
-            ("policy.pretraining", "policy.algorithm"),
-        )
-
-
-def _of_kl(kl: Kl, parts: Parts, answers: int) -> Iterator[Contradiction]:
-    if kl.target is not None and answers >= 5 * kl.horizon:
-        yield Contradiction(
-            f"policy.kl.horizon {kl.horizon:g} must be more than a fifth of the {answers} answers of a round",
-            ("policy.kl.horizon", "policy.kl.target", "policy.prompts_per_round", "policy.answers_per_prompt"),
-        )
-    if kl.target is not None and not kl.beta:
-        yield Contradiction(
-            "policy.kl.beta must be above 0 to be steered to a target", ("policy.kl.beta", "policy.kl.target")
-        )
-    if kl.target is not None and kl.start is not None:
-        yield Contradiction(
-            "policy.kl.target and policy.kl.start both say how beta changes: leave one out",
-            ("policy.kl.target", "policy.kl.start"),
-        )
-    if kl.start is not None and not 0 < kl.beta <= kl.start:
-        yield Contradiction(
-            f"policy.kl.start {kl.start:g} must fall to a policy.kl.beta above 0 and not above it, found {kl.beta:g}",
-            ("policy.kl.start", "policy.kl.beta"),
-        )
-    about = ("policy.kl.where", "policy.kl.estimator", "policy.algorithm")
-    if parts.where == "loss" and parts.estimator == "k1":
-        yield Contradiction(
-            "policy.kl.estimator k1 does nothing in the loss, where its expected gradient is zero: set it to k2, k3 or "
-            "full, or policy.kl.where to reward",
-            about,
-        )
-    if parts.where == "reward" and parts.estimator != "k1":
-        yield Contradiction(
-            f"policy.kl.estimator {parts.estimator} in the reward leaves a part of its gradient out: set it to k1, or "
-            "policy.kl.where to loss",
-            about,
-        )
-    if parts.where == "loss" and parts.estimator == "full" and kl.against == "old":
-        yield Contradiction(
-            "policy.kl.estimator full is against the reference: the old policy's distributions are not kept",
-            ("policy.kl.against", "policy.kl.estimator"),
-        )
-    if parts.where == "reward" and kl.against == "old":
-        yield Contradiction(
-            "policy.kl.against old is for the loss: sampled by the old policy, an answer is nowhere away from it",
-            ("policy.kl.against", "policy.kl.where", "policy.algorithm"),
-        )

@@ -184,6 +184,21 @@ def test_kto_by_hand():
     assert float(weighed(Outputs(logp=LOGP_BT), batch_of()).total) == pytest.approx(expected, abs=1e-5)
 
 
+@pytest.mark.parametrize("kind", ["dpo", "ipo", "kto"])
+def test_doubt_mixes_a_judgement_with_its_reverse(kind):
+    """Of the first judgement, 0.7 as it was said and 0.3 the other way round."""
+    loss, outputs = PreferenceLoss(kind=kind, beta=0.5, reference=0.2, desirable=2.0), Outputs(logp=LOGP_BT)
+    reversed_ = batch_of(
+        rank_B=torch.tensor([2, 1, 2, 1, 3]),
+        desirable_B=torch.tensor([False, True, False, True, False]),
+        undesirable_B=torch.tensor([True, False, False, False, True]),
+    )
+    said, other = float(loss(outputs, batch_of()).total), float(loss(outputs, reversed_).total)
+    doubted = loss(outputs, batch_of(sure_P=torch.tensor([0.7, 1.0])))
+    assert said != pytest.approx(other)
+    assert float(doubted.total) == pytest.approx(0.7 * said + 0.3 * other, abs=1e-5)
+
+
 def test_the_best_is_desirable_and_the_worst_is_not():
     items = preference_items([JUDGED[1], JUDGED[3], *THUMBS], WORDS, settings_of("kto"))
     reference = Reference(LanguageNetwork(tiny_model()), adapted=False, machine=CPU, micro_tokens=8192)

@@ -87,7 +87,8 @@ def test_where_no_step_serves_the_weights_are_the_old_ones_bit_for_bit():
 
     learner.gradient = downhill
     found = trust_region_step(learner, batch, Trust(bound=0.01, tries=3), longest=8)
-    assert found == {"trust/kl": 0.0, "trust/gain": 0.0, "trust/fraction": 0.0, "trust/tries": 3.0}
+    trusted = {name: value for name, value in found.items() if name.startswith("trust/")}
+    assert trusted == {"trust/kl": 0.0, "trust/gain": 0.0, "trust/fraction": 0.0, "trust/tries": 3.0}
     for name, tensor in learner.weights().items():
         assert torch.equal(tensor, before[name])
 

@@ -67,7 +67,7 @@ from plaudit.tuning import Parts, Policy
 __all__ = ["Estimate", "batch_of", "best_of_groups", "estimated", "kept", "loss_of", "score_at_end"]
 
 _EPSILON = 1e-4
-"""Added to a group's standard deviation, in units of reward: rounding is not to be blown up."""
+"""Added to a group's standard deviation, in units of reward: scores that hardly differ count for little."""
 
 
 class Estimate(NamedTuple):
@@ -78,7 +78,9 @@ class Estimate(NamedTuple):
 
 
 def kept(rollout: Rollout, parts: Parts) -> Rollout:
-    """The rollout without those groups from which nothing can be learned by comparing their answers."""
+    """The rollout without those answers from which nothing can be learned by comparing them with others."""
+    if parts.baseline == "batch" and int(rollout.keep_B[: rollout.episodes].sum()) < 2:
+        return dataclasses.replace(rollout, keep_B=torch.zeros_like(rollout.keep_B))
     if not (parts.groups or parts.drop_flat):
         return rollout
     episodes, group_E = rollout.episodes, rollout.group_E()
@@ -128,7 +130,8 @@ def estimated(rollout: Rollout, policy: Policy, parts: Parts, *, beta: float, ru
     if parts.normalise == "group":
         keep_E = rollout.keep_B[: rollout.episodes]
         spread_B = group_deviation(return_E, rollout.group_E(), keep_E)[episode_B]
-        advantage_BT = advantage_BT / (spread_B[:, None] + _EPSILON)
+        # where all answers earn the same, what rounding left of their mean is not to be blown up
+        advantage_BT = torch.where(spread_B[:, None] > 0, advantage_BT / (spread_B[:, None] + _EPSILON), 0.0)
     elif parts.normalise == "batch" and bool(mask_BT.any()):
         advantage_BT = whiten(advantage_BT, mask_BT)
     return Estimate(advantage_BT, return_BT)

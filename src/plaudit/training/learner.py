@@ -221,10 +221,13 @@ class ModelLearner:
         Raises:
             NumberError: a loss is not finite.
         """
+        return self._gradient(parts, group, self.machine)
+
+    def _gradient(self, parts: Sequence[Part], group: str, machine: Machine) -> Tensor:
         self.network.train()
         self._optimiser.zero_grad(set_to_none=True)
         for part in parts:
-            self._add_gradient(part)
+            self._add_gradient(part, machine)
         found = [torch.zeros_like(p) if p.grad is None else p.grad for p in self._groups[group]]
         self._optimiser.zero_grad(set_to_none=True)
         return torch.cat([gradient.flatten() for gradient in found])
@@ -233,15 +236,17 @@ class ModelLearner:
         """[D] the Hessian of a part's mean loss times a vector, from two gradients a small way off on either side.
 
         No second derivative is taken, so that every attention kernel and every adapter serves. The way is a thousandth
-        of the length of the weights: far enough for fp32, near enough for the third derivative not to count.
+        of the length of the weights: far enough for fp32, near enough for the third derivative not to count. In
+        bfloat16 rounding would be most of the difference, so that these gradients are fp32 whatever the others are.
         """
+        exact = dataclasses.replace(self.machine, bf16=False)
         length = torch.cat([p.detach().flatten() for p in self._groups[group]]).norm()
         reach = float(1e-3 * length / vector_D.norm().clamp(min=1e-30))
         kept = self.snapshot(group=group)
         found = []
         for side in (reach, -reach):
             self.add(side * vector_D, group=group)
-            found.append(self.gradient(part, group=group))
+            found.append(self._gradient([part], group, exact))
             self.restore(kept, group=group)
         return (found[0] - found[1]) / (2 * reach)
 
@@ -282,8 +287,9 @@ class ModelLearner:
             matrix.copy_(kept)
         return float(attacked)
 
-    def _add_gradient(self, part: Part) -> dict[str, float]:
-        """Add the gradient of one part's mean loss to what is there."""
+    def _add_gradient(self, part: Part, machine: Machine | None = None) -> dict[str, float]:
+        """Add the gradient of one part's mean loss to what is there, in the learner's precision or another's."""
+        machine = machine or self.machine
         parameters = [p for group in self._groups.values() for p in group]
         before = [p.grad for p in parameters]
         for parameter in parameters:
@@ -292,8 +298,8 @@ class ModelLearner:
         counts: dict[str, float] = defaultdict(float)
         denominator = 0.0
         for micro in split(part.batch, self.micro_tokens):
-            micro = on_device(micro, self.machine.device)
-            with self.machine.computing():
+            micro = on_device(micro, machine.device)
+            with machine.computing():
                 outputs = self.network.outputs(micro.tree, part.loss.needs)
             found = part.loss(outputs, micro)
             if not bool(torch.isfinite(found.total)):

@@ -5,12 +5,14 @@ Shape letters:  B answers   T tokens   V vocabulary
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from plaudit.batch import LossSum, Needs, Outputs, TokenTree
+from plaudit.errors import NumberError
 from plaudit.kl import full_kl, k3
 from plaudit.losses.divergence import KlEstimator, token_kl_loss
 from plaudit.losses.policy import (
@@ -26,7 +28,7 @@ from plaudit.losses.reduction import Portion, constant_portion, masked_sum, sequ
 from plaudit.losses.value import ClippedValue, clipped_value_loss, value_loss
 from plaudit.tuning import Estimator, Objective, Reduction
 
-__all__ = ["PolicyBatch", "PolicyLoss"]
+__all__ = ["PolicyBatch", "PolicyLoss", "apart", "check_agreement"]
 
 _IN_LOSS: dict[str, KlEstimator] = {"k2": "k2", "k3": "k3", "ratio-k3": "ratio_k3"}
 
@@ -97,8 +99,7 @@ class PolicyLoss:
         metrics: dict[str, tuple[Tensor | float, float]] = {
             "policy_loss": (policy.total.detach(), policy.denominator),
             "clip_share": mean(surrogate.held_BT.float()),
-            "kl_to_old": mean(k3(batch.old_logp_BT, outputs.logp_BT)),
-            "ratio_moved": mean((outputs.logp_BT - batch.old_logp_BT).expm1().abs()),
+            **apart(outputs.logp_BT, batch.old_logp_BT, mask_BT),
             "entropy": mean(outputs.entropy_BT),
         }
         if self.entropy:
@@ -161,3 +162,34 @@ class PolicyLoss:
             loss_BT = value_loss(value_BT, batch.return_BT)
             return ClippedValue(loss_BT, torch.zeros_like(loss_BT, dtype=torch.bool))
         return clipped_value_loss(value_BT, batch.value_BT, batch.return_BT, clip=self.value_clip)
+
+
+def apart(logp_BT: Tensor, old_logp_BT: Tensor, mask_BT: Tensor) -> dict[str, tuple[Tensor, float]]:
+    """How far a policy is from the one that sampled, as sums and numbers of tokens.
+
+    `kl_to_old` is k3 in nats, about half the square of a log-ratio; `ratio_moved` the ratio's distance from 1.
+    """
+    kl_BT = k3(old_logp_BT, logp_BT.detach())
+    moved_BT = (logp_BT.detach() - old_logp_BT).expm1().abs()
+    tokens = int(mask_BT.sum())
+    return {
+        "kl_to_old": (masked_sum(kl_BT, mask_BT).sum(), tokens),
+        "ratio_moved": (masked_sum(moved_BT, mask_BT).sum(), tokens),
+    }
+
+
+def check_agreement(metrics: Mapping[str, float], *, full_precision: bool) -> None:
+    """Sampler and learner must agree before a round's first step, where the policy has not moved: ratios of 1 to 1e-4.
+
+    The mean of squares is watched too, so that one wrong token is not lost among thousands of right ones. In bfloat16
+    the two round differently; there the KL alone must be next to nothing.
+
+    Raises:
+        NumberError: they do not.
+    """
+    kl, moved = metrics["kl_to_old"], metrics["ratio_moved"]
+    if not ((kl < 1e-7 and moved < 1e-4) if full_precision else kl < 1e-3):
+        raise NumberError(
+            f"before the first step the learner's log-probabilities differ from the sampler's (KL {kl:.2g} nats per "
+            f"token, ratios {moved:.2g} away from 1): their temperature, weights or masks disagree"
+        )

@@ -15,9 +15,9 @@ from typing import Any
 import torch
 
 from plaudit.advantages import RunningMean
-from plaudit.batch import select
+from plaudit.batch import Needs, select
 from plaudit.environments import Environment, Played, play
-from plaudit.errors import NumberError, RecordError
+from plaudit.errors import RecordError
 from plaudit.kl import AdaptiveKl, AnnealedKl, FixedKl, KlController
 from plaudit.losses.reduction import masked_sum
 from plaudit.losses.value import explained_variance
@@ -31,8 +31,8 @@ from plaudit.text import Words
 from plaudit.training.algorithms import Estimate, batch_of, best_of_groups, estimated, kept, loss_of, score_at_end
 from plaudit.training.auxiliary import Kept, auxiliary_phase
 from plaudit.training.learner import Learner, Part, learning_rate_at
-from plaudit.training.objectives import LanguageLoss
-from plaudit.training.policy_loss import PolicyBatch, PolicyLoss
+from plaudit.training.objectives import LanguageLoss, TextBatch
+from plaudit.training.policy_loss import PolicyBatch, PolicyLoss, apart, check_agreement
 from plaudit.training.rollouts import (
     Reference,
     Rollout,
@@ -147,17 +147,21 @@ class PolicyStage:
             critic=self.has_critic,
             distributions=self.parts.where == "loss" and self.parts.estimator == "full",
         )
-        rollout = kept(self._with_known(rollout, played, chosen, step), self.parts)
+        rollout = kept(self._with_known(self._as_learned(rollout), played, chosen, step), self.parts)
         estimate = estimated(rollout, settings, self.parts, beta=beta, running=memory.running.baseline)
         turns = len(rollout.score_B) / rollout.episodes
         loss = loss_of(settings, self.parts, beta=beta, entropy=memory.entropy, turns=turns)
-        batch = batch_of(rollout, estimate)
-        if self.parts.update == "soft":
-            metrics = self._soft(rollout, beta, step, memory)
+        soft = self.parts.update == "soft"
+        batch = _without_those_left_out(rollout, _rewarded(rollout) if soft else batch_of(rollout, estimate))
+        metrics: dict[str, float] = {}
+        if batch is None:
+            say(f"policy: nothing to learn from in round {step}: all of its answers were left out")
+        elif soft:
+            metrics = self._soft(batch, beta, step, memory)
         else:
-            metrics = self._learn(batch, [int(i) for i in rollout.keep_B.nonzero()], loss, step)
-        if self.parts.update == "phasic":
-            metrics |= self._auxiliary(batch, memory)
+            metrics = self._learn(batch, loss, step)
+            if self.parts.update == "phasic":
+                metrics |= self._auxiliary(batch, memory)
         memory.learn(rollout, beta if self.parts.where == "reward" else 0.0, metrics)
         logged = {
             **_described(played, rollout),
@@ -213,31 +217,41 @@ class PolicyStage:
                 return rollout
         return dataclasses.replace(rollout, baseline_E=torch.tensor(known)[rollout.group_E()])
 
-    def _learn(self, batch: PolicyBatch, rows: Sequence[int], loss: PolicyLoss, step: int) -> dict[str, float]:
+    def _as_learned(self, rollout: Rollout) -> Rollout:
+        """The rollout as one ratio for a whole answer needs it: by the learner's own arithmetic, where that is coarse.
+
+        A ratio is then that of two policies, and what the sampler's rounding adds token by token is not in it.
+        """
+        if self.learner.full_precision or self.parts.objective not in ("sequence", "answer"):
+            return rollout
+        logp_BT = self.learner.forward(TextBatch(tree=rollout.tree), Needs(logp=True)).logp_BT.cpu()
+        found = apart(logp_BT, rollout.old_logp_BT, rollout.tree.mask_BT)
+        check_agreement({name: float(total) / count for name, (total, count) in found.items()}, full_precision=False)
+        return dataclasses.replace(rollout, old_logp_BT=logp_BT)
+
+    def _learn(self, batch: PolicyBatch, loss: PolicyLoss, step: int) -> dict[str, float]:
         """The epochs and minibatches of one round; metrics are means over its steps."""
-        if not rows:
-            say(f"policy: nothing to learn from in round {step}: all of its answers were left out")
-            return {}
-        if len(rows) < batch.tree.answers:
-            batch = select(batch, rows)
-        settings = self.settings
         if self.parts.update == "trust-region":
             return self._learn_in_a_ball(batch, loss, step)
         if self.parts.update == "imitation":
             return self._imitate(batch, step)
         found: list[dict[str, float]] = []
-        for part in self._minibatches(batch, step):
-            number = step * settings.updates_per_round + len(found)
-            metrics = self.learner.step(Part(part, loss), *self.beside(number))
+        for metrics in self._steps(batch, loss, step):
             if not found:
-                _check_ratio(metrics, self.learner.full_precision)
+                check_agreement(metrics, full_precision=self.learner.full_precision)
             found.append(metrics)
         return _means(found)
 
-    def _soft(self, rollout: Rollout, beta: float, step: int, memory: PolicyMemory) -> dict[str, float]:
+    def _steps(self, batch: PolicyBatch, loss: Any, step: int) -> Iterator[dict[str, float]]:
+        """The optimiser steps of a round, one by one, each with its share of what is learned beside; their metrics."""
+        first = step * self.settings.updates_per_round
+        for number, part in enumerate(self._minibatches(batch, step), first):
+            yield self.learner.step(Part(part, loss), *self.beside(number))
+
+    def _soft(self, batch: PolicyBatch, beta: float, step: int, memory: PolicyMemory) -> dict[str, float]:
         """Keep the round's rewards, and learn soft values from the rounds that are kept."""
         settings = self.settings.soft
-        memory.kept = [*memory.kept, Kept.of(_rewarded(rollout))][-settings.replay :]
+        memory.kept = [*memory.kept, Kept.of(batch)][-settings.replay :]
         return soft_steps(
             self.learner,
             self.reference,
@@ -271,9 +285,7 @@ class PolicyStage:
     def _imitate(self, batch: PolicyBatch, step: int) -> dict[str, float]:
         """Rejection sampling: the best answer of each group becomes likelier, whatever the others were worth."""
         rows = best_of_groups(batch.advantage_BT[:, 0].tolist(), batch.tree.prompt_of_answers())
-        chosen = select(batch, rows)
-        parts = self._minibatches(chosen, step)
-        return _means([self.learner.step(Part(part, LanguageLoss()), *self.beside(step)) for part in parts])
+        return _means(list(self._steps(select(batch, rows), LanguageLoss(), step)))
 
     def _minibatches(self, batch: PolicyBatch, step: int) -> Iterator[PolicyBatch]:
         """The batch, or parts of it, as often as there are epochs; further turns make no further steps."""
@@ -340,20 +352,12 @@ def _rewarded(rollout: Rollout) -> PolicyBatch:
     )
 
 
-def _check_ratio(metrics: Mapping[str, float], full_precision: bool) -> None:
-    """Sampler and learner must agree on the first minibatch, where the policy has not moved: ratios of 1 to 1e-4.
-
-    They compute it in different ways, which bfloat16 rounds differently; there the KL alone must be next to nothing.
-
-    Raises:
-        NumberError: they do not.
-    """
-    kl, moved = metrics["kl_to_old"], metrics["ratio_moved"]
-    if not (kl < 1e-3 and (moved < 1e-4 or not full_precision)):
-        raise NumberError(
-            f"before the first step the learner's log-probabilities differ from the sampler's (KL {kl:.2g} nats per "
-            f"token, ratios {moved:.2g} away from 1): their temperature, weights or masks disagree"
-        )
+def _without_those_left_out(rollout: Rollout, batch: PolicyBatch) -> PolicyBatch | None:
+    """The round's answers from which something is learned; None where there is none."""
+    rows = [int(i) for i in rollout.keep_B.nonzero()]
+    if not rows:
+        return None
+    return batch if len(rows) == batch.tree.answers else select(batch, rows)
 
 
 def _described(played: Played, rollout: Rollout) -> dict[str, float]:
@@ -375,7 +379,10 @@ def _described(played: Played, rollout: Rollout) -> dict[str, float]:
 
 
 def _critic_quality(rollout: Rollout, estimate: Estimate) -> dict[str, float]:
-    explained = float(explained_variance(rollout.value_BT, estimate.return_BT, rollout.tree.mask_BT))
+    mask_BT = rollout.tree.mask_BT & rollout.keep_B[:, None]
+    if not bool(mask_BT.any()):
+        return {}
+    explained = float(explained_variance(rollout.value_BT, estimate.return_BT, mask_BT))
     return {"explained_variance": explained} if math.isfinite(explained) else {}
 
 

@@ -67,7 +67,10 @@ class PreferenceBatch:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PreferenceLoss:
-    """The loss of judgements of a policy's implicit rewards; each judgement weighs 1 (times its annotator's weight)."""
+    """The loss of judgements of a policy's implicit rewards; each judgement weighs 1 (times its annotator's weight).
+
+    A judgement that may be the wrong way round has the loss that is to be expected: sure L + (1 - sure) L reversed.
+    """
 
     kind: Literal["dpo", "ipo", "kto"]
     beta: float
@@ -94,23 +97,31 @@ class PreferenceLoss:
             case "dpo":
                 loss_P = pairwise_ranking_loss(reward_B, pairs, sure_J=batch.sure_P)
             case "ipo":
-                ref_B = batch.ref_logp_B
-                loss_M = ipo_loss(logp_B[better_M], logp_B[worse_M], ref_B[better_M], ref_B[worse_M], beta=self.beta)
-                weight_M = pairs.weight_M.to(loss_M.device, loss_M.dtype)
-                loss_P = loss_P.index_add(0, pairs.judgement_M.to(loss_M.device), weight_M * loss_M)
+                judgement_M = pairs.judgement_M.to(logp_B.device)
+                sure_M, weight_M = batch.sure_P[judgement_M], pairs.weight_M.to(logp_B.device, logp_B.dtype)
+                right_M, wrong_M = (
+                    ipo_loss(logp_B[up], logp_B[down], batch.ref_logp_B[up], batch.ref_logp_B[down], beta=self.beta)
+                    for up, down in ((better_M, worse_M), (worse_M, better_M))
+                )
+                loss_P = loss_P.index_add(0, judgement_M, weight_M * (sure_M * right_M + (1 - sure_M) * wrong_M))
             case "kto":
                 told_B = batch.desirable_B | batch.undesirable_B
                 z0 = torch.tensor(self.reference, device=logp_B.device)
-                loss_B = kto_loss(
-                    logp_B,
-                    batch.ref_logp_B,
-                    batch.desirable_B,
-                    z0,
-                    beta=self.beta,
-                    desirable_weight=self.desirable,
-                    undesirable_weight=self.undesirable,
+                right_B, wrong_B = (
+                    kto_loss(
+                        logp_B,
+                        batch.ref_logp_B,
+                        good_B,
+                        z0,
+                        beta=self.beta,
+                        desirable_weight=self.desirable,
+                        undesirable_weight=self.undesirable,
+                    )
+                    for good_B in (batch.desirable_B, ~batch.desirable_B)
                 )
                 owner_B = torch.tensor(batch.tree.prompt_of_answers(), device=logp_B.device)
+                sure_B = batch.sure_P[owner_B]
+                loss_B = sure_B * right_B + (1 - sure_B) * wrong_B
                 count_P = loss_P.index_add(0, owner_B, told_B.to(loss_P.dtype)).clamp(min=1)
                 loss_P = loss_P.index_add(0, owner_B, loss_B.masked_fill(~told_B, 0.0)) / count_P
         total, denominator = (batch.weight_P * loss_P).sum(), float(batch.weight_P.sum())

@@ -20,7 +20,7 @@ from plaudit.losses.reduction import constant_portion, token_portion
 from plaudit.losses.trust_region import Measured, conjugate_gradient, line_search, step_size
 from plaudit.losses.value import value_loss
 from plaudit.training.learner import Curvature, Learner, Part
-from plaudit.training.policy_loss import PolicyBatch
+from plaudit.training.policy_loss import PolicyBatch, apart, check_agreement
 from plaudit.tuning import Trust
 
 __all__ = ["ValueLoss", "trust_region_step"]
@@ -86,22 +86,25 @@ def trust_region_step(
 
     Returns:
         `trust/kl` (nats per token, of the accepted step), `trust/gain` of the surrogate, `trust/fraction` of the full
-        step, `trust/tries`.
+        step, `trust/tries`; `kl_to_old` and `ratio_moved`, how far the learner's policy is from the sampler's.
 
     Raises:
         RecipeError: the learner cannot do this.
-        NumberError: the gradient is not finite; nothing has moved.
+        NumberError: the learner's policy is not the sampler's, or the gradient is not finite; nothing has moved.
     """
     if not isinstance(learner, Curvature):
         raise RecipeError(f"policy.algorithm trpo needs gradients as vectors, which {type(learner).__name__} lacks")
     # before anything moves, the old policy is the one there is
-    old_BTV = learner.forward(batch, Needs(distribution=True)).distribution_BTV.cpu()
-    ball = Part(_BallBatch(tree=batch.tree, old_logp_BTV=old_BTV), _Ball())
+    here = _on_cpu(learner.forward(batch, Needs(logp=True, distribution=True)))
+    moved = apart(here.logp_BT, batch.old_logp_BT, batch.tree.mask_BT)
+    told = {name: float(total) / count for name, (total, count) in moved.items()}
+    check_agreement(told, full_precision=learner.full_precision)
+    ball = Part(_BallBatch(tree=batch.tree, old_logp_BTV=here.distribution_BTV), _Ball())
     gain = Part(batch, _Surrogate(longest=longest))
     some = Part(_some_prompts(ball.batch, settings.fisher_share), ball.loss)
     bound = share * settings.bound
     uphill_D = -learner.gradient(gain, group="policy")
-    nothing = {"trust/kl": 0.0, "trust/gain": 0.0, "trust/fraction": 0.0, "trust/tries": 0.0}
+    nothing = {**told, "trust/kl": 0.0, "trust/gain": 0.0, "trust/fraction": 0.0, "trust/tries": 0.0}
     if not (bound > 0 and float(uphill_D.norm()) > 0):
         return nothing
 
@@ -117,7 +120,7 @@ def trust_region_step(
         learner.add(fraction * full_D, group="policy")
         return Measured(surrogate=-_mean(learner, gain), kl=_mean(learner, ball))
 
-    start = -_mean(learner, gain)
+    start = -_mean_of(here, gain)
     try:
         found = line_search(measure, start=start, bound=bound, shrink=settings.shrink, tries=settings.tries)
     except NumberError:
@@ -127,6 +130,7 @@ def trust_region_step(
         learner.restore(kept, group="policy")
         return {**nothing, "trust/tries": float(found.tries)}
     return {
+        **told,
         "trust/kl": found.measured.kl,
         "trust/gain": found.measured.surrogate - start,
         "trust/fraction": found.fraction,
@@ -142,7 +146,15 @@ def _some_prompts(batch: _BallBatch, share: float) -> _BallBatch:
 
 
 def _mean(learner: Learner, part: Part) -> float:
-    outputs = learner.forward(part.batch, part.loss.needs)
-    here = {f.name: v.cpu() for f in dataclasses.fields(outputs) if (v := getattr(outputs, f.name)) is not None}
-    found = part.loss(Outputs(**here), part.batch)
+    return _mean_of(_on_cpu(learner.forward(part.batch, part.loss.needs)), part)
+
+
+def _mean_of(outputs: Outputs, part: Part) -> float:
+    found = part.loss(outputs, part.batch)
     return float(found.total) / float(found.denominator)
+
+
+def _on_cpu(outputs: Outputs) -> Outputs:
+    return Outputs(
+        **{f.name: v.cpu() for f in dataclasses.fields(outputs) if (v := getattr(outputs, f.name)) is not None}
+    )
