@@ -27,7 +27,7 @@ from plaudit.text import Words
 from plaudit.training.algorithms import best_of_groups, estimated, kept, loss_of
 from plaudit.training.learner import ModelLearner
 from plaudit.training.objectives import TextBatch
-from plaudit.training.policy_loss import PolicyBatch, PolicyLoss
+from plaudit.training.policy_loss import PolicyBatch, PolicyLoss, apart, check_agreement
 from plaudit.training.policy_stage import PolicyMemory, PolicyStage, train_policy
 from plaudit.training.rollouts import Reference, Rollout, rolled_out, sampled
 from plaudit.tuning import PARTS, Algorithm, parts_of
@@ -61,8 +61,19 @@ class Stage:
     """A policy stage on tiny models that can be begun again."""
 
     def __init__(
-        self, folder, settings, *, scorer=EARLY, prompts=PROMPTS, adapter=None, seed=0, save_every=2, environment=None
+        self,
+        folder,
+        settings,
+        *,
+        scorer=EARLY,
+        prompts=PROMPTS,
+        adapter=None,
+        seed=0,
+        save_every=2,
+        environment=None,
+        beside=lambda step: (),
     ):
+        self.beside = beside
         self.environment = OneTurn(scorer) if environment is None else environment
         self.folder, self.settings, self.scorer, self.prompts = folder, settings, scorer, prompts
         self.recipe = Recipe.model_validate({"world": {}, "seed": seed, "save_every": save_every})
@@ -98,6 +109,7 @@ class Stage:
                 prompts=self.prompts,
                 settings=self.settings,
                 seed=self.recipe.seed,
+                beside=self.beside,
             )
             train_policy(run, stage, self.recipe)
         finally:
@@ -532,6 +544,30 @@ def test_what_is_left_out_is_in_nobodys_baseline():
     assert kept(flat, PARTS["grpo"]).keep_B.all()
 
 
+@pytest.mark.parametrize("name", ["grpo", "dapo", "gspo"])
+@pytest.mark.parametrize("score", [0.7, 10.3, 100.1])
+def test_a_group_whose_answers_earn_the_same_moves_nothing(name, score):
+    """Eight scores of 100.1 have a mean that is not 100.1: what rounding left of it must not be divided by 1e-4."""
+    eight = dataclasses.replace(
+        ROLLOUT,
+        tree=pack([((1,), [(3,)] * 8)]),
+        score_B=torch.full((8,), score),
+        **{name: torch.zeros(8, 1) for name in ("old_logp_BT", "ref_logp_BT", "value_BT")},
+        keep_B=torch.ones(8, dtype=torch.bool),
+        episode_B=torch.arange(8),
+        turn_B=torch.zeros(8, dtype=torch.int64),
+        baseline_E=torch.zeros(8),
+    )
+    assert not advantages(eight, algorithm=name).advantage_BT.any()
+
+
+def test_a_lone_answer_has_no_batch_to_be_compared_with():
+    for count in (0, 1, 2):
+        rollout = dataclasses.replace(ROLLOUT, keep_B=torch.arange(4) < count)
+        left = kept(rollout, dataclasses.replace(PARTS["reinforce"], baseline="batch"))
+        assert int(left.keep_B.sum()) == (count if count > 1 else 0)
+
+
 def test_the_best_of_each_group():
     assert best_of_groups([1.0, 3.0, 3.0, -2.0, -1.0], [0, 0, 0, 1, 1]) == [1, 4]
     assert best_of_groups([0.0, 0.0], [1, 0]) == [0, 1]
@@ -565,6 +601,61 @@ def test_answers_that_were_cut_can_be_left_out(tmp_path):
     metrics = Stage(tmp_path, settings_of(steps=1, algorithm="reinforce", drop_cut=True)).go().metrics()[0]
     assert metrics["left_out"] == pytest.approx(16 * metrics["cut_share"])
     assert 0 < metrics["left_out"] < 16
+
+
+@pytest.mark.parametrize("name", ["ppg", "sac"])
+def test_what_is_left_out_is_not_learned_from_later_either(tmp_path, name, monkeypatch):
+    """PPG's auxiliary phase and SAC's replay hold the answers that were kept, and no others."""
+    seen = []
+    settings = settings_of(steps=1, algorithm=name, drop_cut=True)
+    stage = Stage(tmp_path, settings, scorer=FunctionScorer(lambda prompt, answer: 5.0))
+    monkeypatch.setattr(PolicyMemory, "learn", lambda memory, *_: seen.extend(memory.kept))
+    (metrics,) = stage.go().metrics()
+    (one,) = seen
+    assert 0 < metrics["left_out"] < 16
+    assert sum(len(answers) for _, _, answers in one.prompts) == 16 - metrics["left_out"]
+    assert all(math.isclose(returns[-1], 5.0, abs_tol=1.0) for returns in one.returns)  # none was put to 0
+
+
+def test_a_critic_is_judged_by_the_answers_that_are_kept(tmp_path, monkeypatch):
+    """With lambda 1 and no KL each token of an answer returns the answer's score."""
+    seen = []
+    monkeypatch.setattr(PolicyMemory, "learn", lambda memory, rollout, *_: seen.append(rollout))
+    longer = Sampling(max_tokens=20, temperature=0.9)
+    settings = settings_of(steps=1, algorithm="ppo", drop_cut=True, lambda_=1.0, kl=Kl(beta=0.0), sampling=longer)
+    scorer = FunctionScorer(lambda prompt, answer: float(len(prompt.id)))
+    (metrics,) = Stage(tmp_path, settings, scorer=scorer).go().metrics()
+    (rollout,) = seen
+    mask_BT = rollout.tree.mask_BT & rollout.keep_B[:, None]
+    assert 0 < int(rollout.keep_B.sum()) < 16
+    return_BT = rollout.score_B[:, None].expand(mask_BT.shape)
+    left = (return_BT - rollout.value_BT)[mask_BT].var(correction=0) / return_BT[mask_BT].var(correction=0)
+    assert metrics["explained_variance"] == pytest.approx(1 - float(left), rel=1e-4)
+
+
+def test_a_round_of_which_nothing_is_left_goes_by(tmp_path):
+    settings = settings_of(steps=1, algorithm="ppo", drop_cut=True, sampling=Sampling(max_tokens=1))
+    stage = Stage(tmp_path, settings)
+    before = stage.weights()
+    (metrics,) = stage.go().metrics()
+    assert metrics["left_out"] == 16
+    assert "explained_variance" not in metrics
+    assert all(torch.equal(tensor, before[name]) for name, tensor in stage.weights().items())
+
+
+@pytest.mark.parametrize("name", ["rejection", "rloo"])
+def test_what_is_learned_beside_is_numbered_by_steps(tmp_path, name):
+    """Two epochs of two steps, two rounds: eight steps, and as many as were planned."""
+    asked = []
+
+    def beside(step):
+        asked.append(step)
+        return ()
+
+    settings = settings_of(steps=2, algorithm=name, epochs=2, minibatch=2 if name == "rejection" else 8)
+    Stage(tmp_path, settings, beside=beside).go()
+    assert asked == list(range(8))
+    assert settings.updates == 8
 
 
 def test_rejection_learns_from_the_best_answers_only(tmp_path, monkeypatch):
@@ -611,10 +702,11 @@ def test_kl_stands_in_one_place(name):
     assert (beta > 0) is not costs
 
 
+@pytest.mark.parametrize("name", ["rloo", "trpo", "gspo"])
 @pytest.mark.parametrize(("wrong", "bf16", "stops"), [(1.002, False, True), (1.002, True, False), (2.0, True, True)])
-def test_ratios_are_1_before_the_first_step(tmp_path, wrong, bf16, stops):
+def test_ratios_are_1_before_the_first_step(tmp_path, name, wrong, bf16, stops):
     """In fp32 to 1e-4, which a temperature that is off by 0.2 % exceeds; bfloat16 rounds by more than that."""
-    stage = Stage(tmp_path, settings_of(steps=1, algorithm="rloo"))
+    stage = Stage(tmp_path, settings_of(steps=1, algorithm=name))
     stage.network.temperature *= wrong
     stage.learner.machine = dataclasses.replace(CPU, bf16=bf16)
     if stops:
@@ -622,6 +714,29 @@ def test_ratios_are_1_before_the_first_step(tmp_path, wrong, bf16, stops):
             stage.go()
     else:
         stage.go()
+
+
+def test_one_token_that_is_off_is_not_lost_among_ten_thousand():
+    old_BT = torch.full((100, 100), -2.0)
+    mask_BT = torch.ones(100, 100, dtype=torch.bool)
+    logp_BT = old_BT + 1e-5
+    for here, stops in ((0.0, False), (0.5, True)):
+        logp_BT[0, 0] = -2.0 - here
+        found = {k: float(total) / count for k, (total, count) in apart(logp_BT, old_BT, mask_BT).items()}
+        assert found["ratio_moved"] < 1e-4  # the mean says nothing of it
+        if stops:
+            with pytest.raises(NumberError, match="differ from the sampler's"):
+                check_agreement(found, full_precision=True)
+        else:
+            check_agreement(found, full_precision=True)
+
+
+@pytest.mark.parametrize("bf16", [False, True])
+def test_no_answer_is_clipped_before_the_policy_has_moved(tmp_path, bf16):
+    """GSPO clips ratios 3e-4 away from 1, which is less than bfloat16 rounds by, token by token."""
+    stage = Stage(tmp_path, settings_of(steps=3, algorithm="gspo"))
+    stage.learner.machine = dataclasses.replace(CPU, bf16=bf16)
+    assert [line["clip_share"] for line in stage.go().metrics()] == [0, 0, 0]
 
 
 def test_ratios_of_the_first_step_are_logged(tmp_path):

@@ -149,6 +149,18 @@ def test_a_product_is_the_second_derivative():
     assert float((found_D - expected_D).norm() / expected_D.norm()) < 1e-3
 
 
+def test_a_product_in_bfloat16_is_that_of_fp32():
+    """A difference of two gradients would be mostly rounding."""
+    learner = learner_of()
+    part = Part(TEXTS, LanguageLoss())
+    size = sum(tensor.numel() for tensor in learner.snapshot(group="policy"))
+    vector_D = torch.randn(size, generator=torch.Generator().manual_seed(0))
+    exact_D = learner.fisher_product(part, vector_D, group="policy")
+    learner.machine = Machine(device=torch.device("cpu"), bf16=True)
+    assert torch.equal(learner.fisher_product(part, vector_D, group="policy"), exact_D)
+    assert not torch.equal(learner.gradient(part, group="policy"), exact_D)
+
+
 def test_a_learner_without_curvature_is_refused():
     class Plain:
         def forward(self, batch, needs):
