@@ -302,7 +302,8 @@ class Policy(Section):
     value_clip: float | None = Field(default=None, gt=0)
     """How far a guess of the critic may move from its old one in a round, in units of reward."""
     pretraining: float | None = Field(default=None, ge=0)
-    """Weight of the log-likelihood of data.documents per token (gamma of PPO-ptx); nothing: the algorithm's."""
+    """Weight of the log-likelihood of data.documents per token (gamma of PPO-ptx), beside the policy's loss as
+    `reduction` divides it; nothing: the algorithm's."""
     supervised: float = Field(default=0.0, ge=0)
     """Weight of the log-likelihood of the demonstrations' answers, per token."""
     cut_reward: float | None = None
