@@ -45,7 +45,6 @@ def test_every_algorithm_is_at_one_with_itself(name):
         ({"algorithm": "dpo", "kl": {"beta": 0.1, "target": 6}}, "policy.kl.target is not read by dpo"),
         ({"algorithm": "gspo", "dual_clip": 3}, "policy.dual_clip is not read by gspo as set here, only by the obj"),
         ({"algorithm": "trpo", "clip": 0.1}, "policy.clip is not read by trpo"),
-        ({"algorithm": "ppo", "trust": {"bound": 0.1}}, "policy.trust is not read by ppo as set here, only by trpo"),
         ({"algorithm": "rloo", "discount": 0.9}, "policy.discount is not read by rloo"),
         (
             {"algorithm": "reinforce", "discount": 0.9, "to_go": False},
@@ -117,8 +116,9 @@ def test_what_is_read_may_be_set(given):
 def test_every_setting_is_everybodys_or_has_its_readers():
     """A new setting must say who reads it, or be listed here as one that all algorithms do."""
     shape = {"algorithm", "steps", "prompts_per_round", "answers_per_prompt", "decoding", "sampling", "optimiser", "kl"}
+    sections = {"trust", "auxiliary", "soft", "preference"}  # of one algorithm each
     settings = {*Policy.model_fields, *(f"kl.{name}" for name in Kl.model_fields)}
-    assert settings - set(READERS) == {*shape, "kl.beta"}
+    assert settings - set(READERS) == {*shape, *sections, "kl.beta"}
     assert set(READERS) <= settings
 
 

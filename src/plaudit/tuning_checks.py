@@ -93,10 +93,6 @@ READERS: Mapping[str, _Reader] = {
     "entropy": _Reader(_OBJECTIVE.who, lambda _, p: p.update in _BY_ADVANTAGE),
     "entropy_target": _Reader(_OBJECTIVE.who, lambda _, p: p.update in _BY_ADVANTAGE),
     "curriculum": _ROUNDS,
-    "trust": _Reader("trpo", lambda _, p: p.update == "trust-region"),
-    "auxiliary": _Reader("ppg", lambda _, p: p.update == "phasic"),
-    "soft": _Reader("sac", lambda _, p: p.update == "soft"),
-    "preference": _Reader("dpo", lambda _, p: p.update == "judgements"),
     "kl.where": _ADVANTAGES,
     "kl.estimator": _ADVANTAGES,
     "kl.against": _ADVANTAGES,
@@ -106,7 +102,8 @@ READERS: Mapping[str, _Reader] = {
     "kl.anneal": _Reader("policy.kl.start", lambda policy, _: policy.kl.start is not None),
     "kl.stop": _ROUNDS,
 }
-"""By setting, who reads it; what is not here everybody may set: how many rounds, of what size, sampling, optimiser."""
+"""By setting, who reads it. What is not here may stand in every recipe: how many rounds and of what size, sampling,
+optimiser, and the sections that belong to one algorithm."""
 
 
 def _of_unread(policy: Policy, parts: Parts) -> Iterator[Contradiction]:
