@@ -77,9 +77,12 @@ IN_LOSS = {"where": "loss", "estimator": "k3"}
 IN_REWARD = {"where": "reward", "estimator": "k1"}
 CASES = {
     **{
-        f"reinforce, {name}": Case(settings={"algorithm": "reinforce", "baseline": name, "constant": 0.5}, rounds=2500)
-        for name in ("none", "constant", "running", "prompt", "greedy")
+        f"reinforce, {name}": Case(settings={"algorithm": "reinforce", "baseline": name}, rounds=2500)
+        for name in ("none", "running", "prompt", "greedy")
     },
+    "reinforce, constant": Case(
+        settings={"algorithm": "reinforce", "baseline": "constant", "constant": 0.5}, rounds=2500
+    ),
     "reinforce, leave-one-out": Case(settings={"algorithm": "reinforce", "baseline": "leave-one-out"}, rounds=800),
     "reinforce, fresh": Case(settings={"algorithm": "reinforce", "baseline": "fresh", "fresh": 4}, rounds=1200),
     "rloo": Case(settings={"algorithm": "rloo"}, rounds=800),
