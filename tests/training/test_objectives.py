@@ -250,6 +250,31 @@ def test_the_clip_and_the_distance_by_hand():
     assert float(found.metrics["ratio_moved"][0]) == pytest.approx(0.5 + 0.1 + 0.5 + 0.3, abs=1e-5)
 
 
+def test_a_bad_tokens_loss_is_bounded_by_the_dual_clip():
+    """At advantage -1 a ratio of 5 costs 5, and 3 under `dual_clip: 3`; at 1.1 it costs 1.1 either way."""
+    old_logp_BT = torch.full((3, 3), -2.0)
+    ratio_BT = torch.tensor([[5.0, 1.1, 1.0], [1.0, 1.0, 1.0], [1.0, 1.0, 1.0]])
+    advantage_BT = torch.where(ratio_BT > 1, -1.0, 0.0)
+    outputs = Outputs(logp=old_logp_BT + ratio_BT.log(), entropy=torch.zeros(3, 3))
+    plain, bounded = (
+        PolicyLoss(clip=0.2, dual_clip=bound)(outputs, policy_batch(old_logp_BT, advantage_BT)) for bound in (None, 3.0)
+    )
+    assert float(plain.total) == pytest.approx(5 + 1.1, abs=1e-5)
+    assert float(bounded.total) == pytest.approx(3 + 1.1, abs=1e-5)
+    assert metric(bounded, "clip_share") == (1.0, 6)
+
+
+def test_k3_by_the_ratio_costs_what_it_says():
+    """Old, new, reference at -2, -1, -3 nats: rho = e, d = 2, and e (exp(-2) + 1) a token of six, half of that."""
+    old_logp_BT = torch.full((3, 3), -2.0)
+    batch = dataclasses.replace(
+        policy_batch(old_logp_BT, torch.zeros(3, 3)), ref_logp_BT=torch.full_like(old_logp_BT, -3.0)
+    )
+    outputs = Outputs(logp=old_logp_BT + 1, entropy=torch.zeros(3, 3))
+    found = PolicyLoss(beta=0.5, estimator="ratio-k3")(outputs, batch)
+    assert float(found.total) == pytest.approx(6 * 0.5 * math.e * (math.exp(-2) + 1), rel=1e-5)
+
+
 def test_the_critics_clip_is_counted():
     """Of moves by 1, 1, -1 and 0.1 the clip of 0.2 decides the first: two go away from their returns, one is short."""
     tree = pack([((1,), [(3, 4, 5, 6)])])

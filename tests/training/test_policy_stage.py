@@ -30,6 +30,7 @@ from plaudit.training.objectives import TextBatch
 from plaudit.training.policy_loss import PolicyBatch, PolicyLoss, apart, check_agreement
 from plaudit.training.policy_stage import PolicyMemory, PolicyStage, train_policy
 from plaudit.training.rollouts import Reference, Rollout, rolled_out, sampled
+from plaudit.training.text_stages import TokenText, texts_beside
 from plaudit.tuning import PARTS, Algorithm, parts_of
 
 CPU = Machine(device=torch.device("cpu"), bf16=False)
@@ -656,6 +657,20 @@ def test_what_is_learned_beside_is_numbered_by_steps(tmp_path, name):
     Stage(tmp_path, settings, beside=beside).go()
     assert asked == list(range(8))
     assert settings.updates == 8
+
+
+def test_texts_beside_become_likelier(tmp_path):
+    """What `policy.supervised` and `policy.pretraining` ask for; where nothing else is at work, it is all there is."""
+    texts: list[TokenText] = [((1, 3), (4, 5, 2), "one"), ((1,), (6, 2), "two")]
+    settings = settings_of(steps=3, algorithm="rloo")
+    flat = FunctionScorer(lambda prompt, answer: 1.0)
+    losses = {}
+    for weight in (0.0, 1.0):
+        beside = texts_beside({"supervised_loss": (weight, texts)}, 2, seed=0)
+        stage = Stage(tmp_path / str(weight), settings, scorer=flat, beside=beside)
+        losses[weight] = [line["supervised_loss"] for line in stage.go().metrics()]
+    assert losses[1.0][0] == pytest.approx(losses[0.0][0])  # before the first step
+    assert losses[1.0][-1] < losses[0.0][-1] - 0.1
 
 
 def test_rejection_learns_from_the_best_answers_only(tmp_path, monkeypatch):
