@@ -1,5 +1,6 @@
 """The pages of docs/ keep what they promise: a page for each algorithm in both languages, recipes that load, links and
-tests that are there. That no run logs a name without an entry is asked in `test_loop_algorithms.py`.
+tests that are there. That no run logs a name without an entry is asked in `test_loop_algorithms.py`, and of a reward
+model's in `test_reward_models.py`.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ DOCS = ROOT / "docs"
 ALGORITHMS = DOCS / "algorithms"
 PAGES = sorted(DOCS.rglob("*.md"))
 ENGLISH = sorted(page for page in ALGORITHMS.glob("*.md") if not page.name.endswith(".zh.md"))
+TWINS = [*ENGLISH, DOCS / "reward_models.md"]
 SECTIONS = 9
 
 
@@ -68,7 +70,7 @@ def test_every_algorithm_has_its_page():
         assert f"[{name}]({name}.md)" in prose(ALGORITHMS / "README.md")
 
 
-@pytest.mark.parametrize("page", ENGLISH, ids=name_of)
+@pytest.mark.parametrize("page", TWINS, ids=name_of)
 def test_every_page_has_its_twin(page):
     twin = page.with_suffix(".zh.md")
     assert f"English | [中文]({twin.name})" in prose(page).splitlines()
