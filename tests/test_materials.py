@@ -21,6 +21,7 @@ from plaudit.records import (
     Preferred,
     Prompt,
     Ranking,
+    Scores,
     Thumb,
 )
 from plaudit.testing.tiny import tiny_tokenizer
@@ -169,6 +170,12 @@ def test_judgements_that_order_nothing():
     says = r"none of 3 to train on says which answer is better .*; 1 more are held out by data\.held_out 0\.1"
     with pytest.raises(RecordError, match=says):
         check_judgements((NOTHING, [judged(Thumb(up=True), "a")]), [WORDS], 0.1, Reward())
+
+
+def test_a_setting_that_finds_nothing_to_read():
+    rated = judged(Scores(scores=(4.0,), scale=(1.0, 5.0)), "a")
+    with pytest.raises(RecordError, match=r"reward\.length_debias learns from comparisons and thumbs"):
+        check_judgements(([rated], []), [WORDS], 0.1, Reward(length_debias=True))
 
 
 def test_a_comment_about_a_long_prompt_is_read_by_nobody():

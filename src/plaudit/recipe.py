@@ -223,7 +223,7 @@ class Reward(Section):
     curriculum: bool = False
     """See the clearest judgements first, by stated strength or distance of scores, in the first epoch."""
     length_debias: bool = False
-    """Let the length of an answer explain what it can beforehand, so that the reward learns the rest."""
+    """Let an answer's length explain beforehand what it can of comparisons and thumbs; the reward learns the rest."""
     dropout: float = Field(default=0.0, ge=0, lt=1)
     """Share of the trunk's output that is zeroed before the head, while training."""
     normalise_on: int = Field(default=256, ge=0)

@@ -12,7 +12,7 @@ from plaudit.records import Choice, Comment, Comparison, Judgement, Preferred, P
 from plaudit.records import Scores as Scored
 from plaudit.testing.tiny import tiny_tokenizer
 from plaudit.text import Words
-from plaudit.training.judged import judged_batch, judged_tokens, said_by
+from plaudit.training.judged import LengthWorth, judged_batch, judged_tokens, said_by
 from plaudit.training.objectives import Said
 
 WORDS = Words(tiny_tokenizer(), Text(), context=64)
@@ -150,7 +150,7 @@ def test_tokens_and_numbers():
     items, _ = judged_tokens([TIED, strong, THUMB], WORDS, settings)
     assert items[0].answers == ((3, 4, 2), (5, 2), (2,))  # an end token behind each, behind the empty one too
     assert items[0].prompt == (1, 19)
-    batch = judged_batch(items, offset=0.5)
+    batch = judged_batch(items, LengthWorth(0.5, 1.0))
     assert batch.tree.answer_lengths == ((3, 2, 1), (2, 2), (2,))
     assert batch.tree.names == ("q", "q", "q")
     assert batch.said_P.tolist() == [Said.TIED_PAIRS, Said.TIED_PAIRS, Said.THUMB]
@@ -160,4 +160,4 @@ def test_tokens_and_numbers():
     assert batch.margin_P.tolist() == [0.0, 1.0, 0.0]
     assert batch.sure_P.tolist() == pytest.approx([0.9, 0.75 * 0.9 + 0.25 * 0.1, 0.9])
     lengths = [3, 2, 1, 2, 2, 2]
-    assert batch.offset_B.tolist() == pytest.approx([0.5 * math.log(n) for n in lengths])
+    assert batch.offset_B.tolist() == pytest.approx([0.5 * (math.log(n) - 1) for n in lengths])

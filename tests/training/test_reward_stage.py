@@ -209,7 +209,7 @@ def test_what_length_explains_the_reward_need_not_say(tmp_path):
         judgements.append(judged([long, short], Ranking(ranks=(1, 2) if n % 4 else (2, 1)), f"q {n}"))
     items, _ = judged_tokens(judgements, WORDS, Reward())
     # gap of log lengths: 10 tokens against 3, end token and all; log-odds 3
-    assert length_worth(items) == pytest.approx(math.log(3) / math.log(10 / 3), abs=0.02)
+    assert length_worth(items).slope == pytest.approx(math.log(3) / math.log(10 / 3), abs=0.02)
     plain, debiased = (
         train(tmp_path / str(on), judgements, length_debias=on, epochs=3, optimiser={"learning_rate": 2e-3})
         for on in (False, True)
@@ -220,6 +220,50 @@ def test_what_length_explains_the_reward_need_not_say(tmp_path):
         float(-n.outputs(tree, Needs(score=True)).score_B.detach().view(-1, 2).diff().mean()) for n in (plain, debiased)
     ]
     assert gaps[1] < gaps[0]
+
+
+def thumbs(answer, up, down):
+    return [judged([answer], Thumb(up=n < up), f"{answer} {n}") for n in range(up + down)]
+
+
+def test_that_most_thumbs_go_up_is_nothing_that_length_explains():
+    even = [*thumbs("ab", 8, 2), *thumbs("ab" * 15, 8, 2)]  # 3 tokens and 31, end token and all: log-odds log 4
+    items, _ = judged_tokens(even, WORDS, Reward())
+    length = length_worth(items)
+    assert length.slope == pytest.approx(0, abs=1e-3)
+    assert length.centre == pytest.approx((math.log(3) + math.log(31)) / 2)
+    # 1 of 5 and 4 of 5: log-odds of -log 4 and log 4, over the gap of log lengths; nothing at the centre
+    items, _ = judged_tokens([*thumbs("ab", 2, 8), *thumbs("ab" * 15, 8, 2)], WORDS, Reward())
+    length = length_worth(items)
+    assert length.slope == pytest.approx(2 * math.log(4) / math.log(31 / 3), abs=0.02)
+    assert float(judged_batch(items, length).offset_B.mean()) == pytest.approx(0, abs=1e-6)
+
+
+def test_each_quality_has_its_own_share_of_thumbs_up():
+    """More of the one about short answers, more of the other about long ones: of length itself, nothing is said."""
+    short, long = "ab", "ab" * 15
+    about = {"few": [*thumbs(short, 4, 16), *thumbs(long, 1, 4)], "many": [*thumbs(short, 4, 1), *thumbs(long, 16, 4)]}
+    judgements = [one.model_copy(update={"quality": name}) for name, said in about.items() for one in said]
+    items, _ = judged_tokens(judgements, WORDS, Reward(qualities=dict.fromkeys(about, 1.0)))
+    assert length_worth(items).slope == pytest.approx(0, abs=0.02)  # 0.65 by one constant for both
+
+
+def test_what_length_is_worth_in_comparisons_is_no_part_of_a_rating(tmp_path):
+    longer = [judged(["xyxyxyxy", "xy"], Ranking(ranks=(1, 2)), f"q {n}") for n in range(24)]
+    rated = [
+        judged([a], JudgedScores(scores=(score,), scale=(1, 5)), f"{a} {n}")
+        for n in range(24)
+        for a, score in (("zxzxzxzx", 3.0), ("zx", 3.0), ("e", 5.0), ("ee", 1.0))
+    ]
+    items, _ = judged_tokens([*longer, *rated], WORDS, Reward(ratings="squared"))
+    offset_B = judged_batch(items, length_worth(items)).offset_B
+    assert offset_B[0] > offset_B[1]
+    assert offset_B[48:].tolist() == [0.0] * 96
+    grades, _ = judged_tokens(rated, WORDS, Reward())
+    assert not judged_batch(grades, length_worth(items)).offset_B.any()
+    for ratings in ("auto", "squared"):
+        with pytest.raises(RecordError, match=r"length_debias learns from comparisons and thumbs .* \(96 by "):
+            train(tmp_path / ratings, rated, length_debias=True, ratings=ratings)
 
 
 def test_spoiled_answers_are_learned_to_be_worse(tmp_path):

@@ -17,7 +17,7 @@ import statistics
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
@@ -26,9 +26,20 @@ from plaudit.errors import RecordError
 from plaudit.recipe import Reward
 from plaudit.records import Choice, Comment, Comparison, Judgement, Ranking, Scores, Thumb
 from plaudit.text import Words
-from plaudit.training.objectives import JudgedBatch, Said
+from plaudit.training.objectives import COMPARED, JudgedBatch, Said
 
-__all__ = ["Judged", "JudgedTokens", "Mix", "gathered", "judged_batch", "judged_tokens", "said_by"]
+__all__ = [
+    "Judged",
+    "JudgedTokens",
+    "LengthWorth",
+    "Mix",
+    "check_read",
+    "gathered",
+    "judged_batch",
+    "judged_tokens",
+    "log_length",
+    "said_by",
+]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,6 +87,10 @@ class Mix:
     grade_counts: tuple[int, ...]
     """Answers with each grade; empty where there are none."""
 
+    def has(self, *kinds: Said) -> bool:
+        """Whether a judgement takes one of these losses."""
+        return any(kind.words in self.counts for kind in kinds)
+
     def describe(self) -> str:
         """One line."""
         kept = ", ".join(f"{count} by {name}" for name, count in self.counts.items())
@@ -114,6 +129,23 @@ def said_by(judgements: Iterable[Judgement], settings: Reward) -> tuple[list[Jud
         if before > len(found):
             left_out["a full tie"] += before - len(found)
     return found, _mix(found, dict(left_out), settings.grades)
+
+
+def check_read(mix: Mix, settings: Reward) -> None:
+    """Refuse settings that would do nothing with what people said.
+
+    Args:
+        mix: of the judgements to train on, as `said_by` gives it.
+        settings: the stage's.
+
+    Raises:
+        RecordError: nothing that a setting is for was said.
+    """
+    if settings.length_debias and not mix.has(*COMPARED, Said.THUMB):
+        raise RecordError(
+            "reward.length_debias learns from comparisons and thumbs what length is worth, and the judgements to train "
+            f"on hold neither ({mix.describe()}): leave it out, or set reward.ratings to pairs"
+        )
 
 
 def _mix(found: Sequence[Judged], left_out: dict[str, int], steps: int) -> Mix:
@@ -275,13 +307,34 @@ def _tokens(one: Judged, words: Words, settings: Reward) -> JudgedTokens:
     )
 
 
-def judged_batch(chosen: Sequence[JudgedTokens], offset: float = 0.0) -> JudgedBatch:
+class LengthWorth(NamedTuple):
+    """What the length of an answer is known to be worth beforehand, in log-odds (see `Reward.length_debias`)."""
+
+    slope: float = 0.0
+    """Of each unit of log length."""
+    centre: float = 0.0
+    """The log length that is worth 0."""
+
+    def offsets(self, item: JudgedTokens) -> list[float]:
+        """Of each answer; 0 where a score is not in log-odds of one answer against another, or of a thumb."""
+        if item.said in (Said.GRADE, Said.RATING):
+            return [0.0] * len(item.answers)
+        return [self.slope * (log_length(answer) - self.centre) for answer in item.answers]
+
+
+def log_length(answer: Sequence[int]) -> float:
+    """Of an answer's tokens; an empty answer counts as one."""
+    return math.log(max(1, len(answer)))
+
+
+def judged_batch(chosen: Sequence[JudgedTokens], length: LengthWorth | None = None) -> JudgedBatch:
     """Judgements as one packed batch; K may differ from one to the next.
 
     Args:
         chosen: the judgements.
-        offset: what a unit of log length is known to be worth beforehand, in log-odds (see `Reward.length_debias`).
+        length: what the length of an answer is known to be worth; nothing when not given.
     """
+    length = length or LengthWorth()
     return JudgedBatch(
         tree=pack([(item.prompt, item.answers) for item in chosen], names=[item.name for item in chosen]),
         said_P=torch.tensor([int(item.said) for item in chosen]),
@@ -291,5 +344,5 @@ def judged_batch(chosen: Sequence[JudgedTokens], offset: float = 0.0) -> JudgedB
         margin_P=torch.tensor([item.margin for item in chosen]),
         sure_P=torch.tensor([item.sure for item in chosen]),
         quality_P=torch.tensor([item.quality for item in chosen]),
-        offset_B=torch.tensor([offset * math.log(max(1, len(a))) for item in chosen for a in item.answers]),
+        offset_B=torch.tensor([offset for item in chosen for offset in length.offsets(item)]),
     )
