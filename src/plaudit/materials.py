@@ -173,5 +173,5 @@ def check_judgements(
         )
     check_read(mix, settings)
     for words in readers:
-        for one in (*learned, *said_by(held, settings)[0]):
+        for one in (*learned, *said_by(held, settings, mix)[0]):
             words.prompt_ids(one.judgement.prompt)

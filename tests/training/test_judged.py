@@ -128,6 +128,22 @@ def test_grades_and_ratings_by_hand():
     assert [one.ranks for one in found] == [(2, 1), (1, 2)]  # for the accuracy
 
 
+def test_held_out_judgements_are_read_as_those_to_train_on():
+    """Their own ties, grades, mean and spread are not those of the model that is looked at."""
+    _, plain = said_by([RANKED, BETTER], Reward())
+    found, mix = said_by([TIED, EQUAL, STAR], Reward(), plain)
+    assert [one.said for one in found] == [Said.PAIRS]
+    assert mix.left_out == {"by grade, as none of those to train on": 1, "a full tie": 1}
+    _, tied = said_by([TIED, EQUAL, BETTER], Reward())
+    assert [one.said for one in said_by([RANKED, EQUAL], Reward(), tied)[0]] == [Said.TIED_PAIRS] * 2
+    settings = Reward(ratings="squared")
+    _, rated = said_by([scored(["a", "b"], (1.0, 3.0)), scored(["c", "d"], (5.0, 3.0), prompt="r")], settings)
+    (held,) = said_by([scored(["e", "f"], (5.0, 5.0))], settings, rated)[0]
+    assert held.target == pytest.approx((math.sqrt(2), math.sqrt(2)))  # and not 0, as by their own mean
+    _, unrated = said_by([RANKED], settings)
+    assert said_by([RATED], settings, unrated)[1].left_out == {"by squared error, as none of those to train on": 1}
+
+
 def test_lone_scores_of_one_prompt_are_put_together():
     lone = [
         scored(["a"], (2.0,), who="ann"),

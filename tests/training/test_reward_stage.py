@@ -178,6 +178,15 @@ def test_patience_ends_it_and_keeps_the_best(tmp_path, capsys):
         train(tmp_path / "other", judgements, patience=2)
 
 
+def test_patience_looks_at_ties_and_grades_that_nobody_trained_on(tmp_path):
+    ordered = [judged(["ee", "x"], Ranking(ranks=(1, 2)), f"q {n}") for n in range(8)]
+    tied = judged(["e", "y", "ez"], Ranking(ranks=(1, 2, 1)), "h")
+    graded = judged(["ey"], JudgedScores(scores=(4.0,), scale=(1.0, 5.0)), "g")
+    train(tmp_path, ordered, [ordered[0], tied, graded], patience=1, look_every=1, epochs=2)
+    rows = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert math.isfinite(rows[0]["reward/held_out_loss"])
+
+
 def test_interrupted_patience_ends_with_the_same_bits(tmp_path, monkeypatch):
     judgements, held_out = people(0, 24), people(40, 16)
     given = {"patience": 2, "look_every": 3, "epochs": 99}

@@ -86,6 +86,8 @@ class Mix:
     """Share of pairs that are tied, where ties are learned from."""
     grade_counts: tuple[int, ...]
     """Answers with each grade; empty where there are none."""
+    spread: tuple[float, float]
+    """Mean and standard deviation of all scores, on scales from 0 to 1, by which ratings are standardised."""
 
     def has(self, *kinds: Said) -> bool:
         """Whether a judgement takes one of these losses."""
@@ -98,16 +100,22 @@ class Mix:
         return f"{kept or 'none'}{out}"
 
 
-def said_by(judgements: Iterable[Judgement], settings: Reward) -> tuple[list[Judged], Mix]:
+def said_by(judgements: Iterable[Judgement], settings: Reward, learned: Mix | None = None) -> tuple[list[Judged], Mix]:
     """The judgements that say something about order or worth, each with its loss; and what they are.
 
     Lone scores of one prompt by one annotator are put together, so that the prompt is computed once.
+
+    Args:
+        judgements: what people said.
+        settings: the stage's.
+        learned: of the judgements that were trained on, where these are held out: whether ties count, the mean and
+            spread of ratings and whether there are grades at all are decided there.
 
     Raises:
         RecordError: scores shall be read as numbers, but nobody said on which scale.
     """
     together = gathered(judgements)
-    spread = _spread_of(together)
+    spread = _spread_of(together) if learned is None else learned.spread
     found: list[Judged] = []
     left_out: Counter[str] = Counter()
     for judgement in together:
@@ -117,18 +125,24 @@ def said_by(judgements: Iterable[Judgement], settings: Reward) -> tuple[list[Jud
         one = _fitted(judgement, settings, spread)
         if isinstance(one, str):
             left_out[one] += 1
+        elif learned is not None and one.said in (Said.GRADE, Said.RATING) and not learned.has(one.said):
+            left_out[f"by {one.said.words}, as none of those to train on"] += 1
         else:
             found.append(one)
-    paired = [one.ranks for one in found if one.said is Said.PAIRS]
-    has_ties = any(len(set(ranks)) < len(ranks) for ranks in paired)
-    if settings.ties and has_ties and any(len(set(ranks)) > 1 for ranks in paired):
+    if learned.has(Said.TIED_PAIRS) if learned is not None else settings.ties and _teach_ties(found):
         found = [_with_ties(one) for one in found]
     else:
         before = len(found)
         found = [one for one in found if one.said is not Said.PAIRS or len(set(one.ranks)) > 1]
         if before > len(found):
             left_out["a full tie"] += before - len(found)
-    return found, _mix(found, dict(left_out), settings.grades)
+    return found, _mix(found, dict(left_out), settings.grades, spread)
+
+
+def _teach_ties(found: Sequence[Judged]) -> bool:
+    """Whether something is tied, and something is not."""
+    paired = [one.ranks for one in found if one.said is Said.PAIRS]
+    return any(len(set(ranks)) < len(ranks) for ranks in paired) and any(len(set(ranks)) > 1 for ranks in paired)
 
 
 def check_read(mix: Mix, settings: Reward) -> None:
@@ -148,7 +162,7 @@ def check_read(mix: Mix, settings: Reward) -> None:
         )
 
 
-def _mix(found: Sequence[Judged], left_out: dict[str, int], steps: int) -> Mix:
+def _mix(found: Sequence[Judged], left_out: dict[str, int], steps: int, spread: tuple[float, float]) -> Mix:
     tied = pairs = 0
     grades: Counter[int] = Counter()
     for one in found:
@@ -163,6 +177,7 @@ def _mix(found: Sequence[Judged], left_out: dict[str, int], steps: int) -> Mix:
         left_out=left_out,
         tie_share=tied / pairs if pairs else 0.0,
         grade_counts=tuple(grades[grade] for grade in range(steps)) if grades else (),
+        spread=spread,
     )
 
 
@@ -274,14 +289,18 @@ def _joined(parts: Sequence[Judgement]) -> Judgement:
     )
 
 
-def judged_tokens(judgements: Iterable[Judgement], words: Words, settings: Reward) -> tuple[list[JudgedTokens], Mix]:
+def judged_tokens(
+    judgements: Iterable[Judgement], words: Words, settings: Reward, learned: Mix | None = None
+) -> tuple[list[JudgedTokens], Mix]:
     """The judgements that say something as tokens, with their losses, weights, margins and doubts; and what they are.
+
+    Takes what `said_by` takes.
 
     Raises:
         RecordError: scores shall be read as numbers, but nobody said on which scale.
         TextError: a prompt is too long.
     """
-    found, mix = said_by(judgements, settings)
+    found, mix = said_by(judgements, settings, learned)
     return [_tokens(one, words, settings) for one in found], mix
 
 

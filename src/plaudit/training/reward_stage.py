@@ -85,7 +85,7 @@ def train_reward(
     stage = stage_of(member)
     loss = JudgementLoss(centring=settings.centring, language=settings.language, apart=len(mix.counts) > 1)
     order = _clearest_first(items) if settings.curriculum else None
-    patience = _patience(settings, held_out, words, run.folder / "checkpoints" / f"{stage}-best")
+    patience = _patience(settings, held_out, mix, words, run.folder / "checkpoints" / f"{stage}-best")
 
     def body(step: int) -> dict[str, float] | None:
         if patience is not None and patience.over():
@@ -210,10 +210,12 @@ class _Patience:
         self._since = state["since"]
 
 
-def _patience(settings: Reward, held_out: Sequence[Judgement], words: Words, kept: Path) -> _Patience | None:
+def _patience(
+    settings: Reward, held_out: Sequence[Judgement], learned: Mix, words: Words, kept: Path
+) -> _Patience | None:
     if settings.patience is None:
         return None
-    items, _ = judged_tokens(held_out, words, settings)
+    items, _ = judged_tokens(held_out, words, settings, learned)
     if not items:
         raise RecordError(
             f"reward.patience {settings.patience} looks at held-out judgements, and none of {len(held_out)} says "
