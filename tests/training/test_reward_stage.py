@@ -13,9 +13,9 @@ from plaudit.batch import Needs, pack
 from plaudit.errors import RecordError
 from plaudit.evaluation.reward import held_out as measures
 from plaudit.losses import tie_loss
-from plaudit.models.load import Machine
+from plaudit.models.load import Machine, adapted
 from plaudit.models.network import LanguageNetwork, RewardNetwork
-from plaudit.recipe import Recipe, Reward, Text
+from plaudit.recipe import Adapter, Recipe, Reward, Text
 from plaudit.records import Choice, Comment, Comparison, Judgement, Preferred, Prompt, Ranking, Thumb
 from plaudit.records import Scores as JudgedScores
 from plaudit.runs import Run
@@ -301,8 +301,11 @@ def test_an_adversary_is_met_and_leaves_the_embeddings_where_they_were(tmp_path)
     assert not torch.equal(plain.head.weight, hardened.head.weight)
 
 
-def test_an_attack_is_a_step_along_the_gradient_and_back():
-    network = RewardNetwork(tiny_model(reward=True))
+@pytest.mark.parametrize("adapter", [None, Adapter(rank=2)], ids=["whole", "adapter"])
+def test_an_attack_is_a_step_along_the_gradient_and_back(adapter):
+    network = RewardNetwork(adapted(tiny_model(reward=True), adapter, seed=0, task="SEQ_CLS"))
+    free = network.embeddings().requires_grad
+    assert free is (adapter is None)
     settings = Reward().optimiser.model_copy(update={"learning_rate": 1e-12})
     learner = ModelLearner(network, settings, steps=9, machine=CPU, micro_tokens=8192)
     batch = judged_batch(judged_tokens(people(0, 8), WORDS, Reward())[0])
@@ -312,14 +315,17 @@ def test_an_attack_is_a_step_along_the_gradient_and_back():
         found = loss(network.outputs(batch.tree, loss.needs), batch)
         return found.total / found.denominator
 
+    network.embeddings().requires_grad_(True)
     (gradient,) = torch.autograd.grad(value(), network.embeddings())
+    network.embeddings().requires_grad_(free)
     with torch.no_grad():
         network.embeddings().add_(gradient, alpha=float(0.01 * before.norm() / gradient.norm()))
         expected = float(value())
         network.embeddings().copy_(before)
     metrics = learner.step(Part(batch, loss), adversary=0.01)
     assert metrics["loss_under_attack"] == pytest.approx(expected, rel=1e-4)
-    torch.testing.assert_close(network.embeddings(), before, atol=1e-6, rtol=0)
+    torch.testing.assert_close(network.embeddings().detach(), before, atol=1e-6, rtol=0)
+    assert network.embeddings().requires_grad is free
 
 
 def test_the_trunk_goes_on_as_a_language_model(tmp_path):
