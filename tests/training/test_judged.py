@@ -128,6 +128,14 @@ def test_grades_and_ratings_by_hand():
     assert [one.ranks for one in found] == [(2, 1), (1, 2)]  # for the accuracy
 
 
+def test_what_is_judged_apart_and_learned_as_one_is_said():
+    about = [RANKED, *(BETTER.model_copy(update={"quality": name}) for name in ("helpful", "harmless", "helpful"))]
+    says = "4 by pairs; 1 about no quality, 2 about helpful, 1 about harmless in one score: reward.qualities tells them"
+    assert kinds(about)[1].describe().startswith(says)
+    assert kinds(about[1::2])[1].describe() == "2 by pairs"  # all about one thing
+    assert kinds(about, qualities={"helpful": 1, "harmless": 1})[1].pooled == {}
+
+
 def test_held_out_judgements_are_read_as_those_to_train_on():
     """Their own ties, grades, mean and spread are not those of the model that is looked at."""
     _, plain = said_by([RANKED, BETTER], Reward())

@@ -88,6 +88,8 @@ class Mix:
     """Answers with each grade; empty where there are none."""
     spread: tuple[float, float]
     """Mean and standard deviation of all scores, on scales from 0 to 1, by which ratings are standardised."""
+    pooled: dict[str, int]
+    """Judgements by what they are about, where several things go into one score; else nothing."""
 
     def has(self, *kinds: Said) -> bool:
         """Whether a judgement takes one of these losses."""
@@ -97,7 +99,8 @@ class Mix:
         """One line."""
         kept = ", ".join(f"{count} by {name}" for name, count in self.counts.items())
         out = "".join(f"; {count} left out: {why}" for why, count in self.left_out.items())
-        return f"{kept or 'none'}{out}"
+        about = ", ".join(f"{count} about {name}" for name, count in self.pooled.items())
+        return f"{kept or 'none'}{out}{f'; {about} in one score: reward.qualities tells them apart' if about else ''}"
 
 
 def said_by(judgements: Iterable[Judgement], settings: Reward, learned: Mix | None = None) -> tuple[list[Judged], Mix]:
@@ -136,7 +139,7 @@ def said_by(judgements: Iterable[Judgement], settings: Reward, learned: Mix | No
         found = [one for one in found if one.said is not Said.PAIRS or len(set(one.ranks)) > 1]
         if before > len(found):
             left_out["a full tie"] += before - len(found)
-    return found, _mix(found, dict(left_out), settings.grades, spread)
+    return found, _mix(found, dict(left_out), settings, spread)
 
 
 def _teach_ties(found: Sequence[Judged]) -> bool:
@@ -162,7 +165,7 @@ def check_read(mix: Mix, settings: Reward) -> None:
         )
 
 
-def _mix(found: Sequence[Judged], left_out: dict[str, int], steps: int, spread: tuple[float, float]) -> Mix:
+def _mix(found: Sequence[Judged], left_out: dict[str, int], settings: Reward, spread: tuple[float, float]) -> Mix:
     tied = pairs = 0
     grades: Counter[int] = Counter()
     for one in found:
@@ -172,12 +175,14 @@ def _mix(found: Sequence[Judged], left_out: dict[str, int], steps: int, spread: 
             tied += sum(count * (count - 1) // 2 for count in Counter(one.ranks).values())
         if one.said is Said.GRADE:
             grades.update(int(grade) for grade in one.target)
+    about = Counter(one.judgement.quality or "no quality" for one in found)
     return Mix(
         counts=dict(Counter(one.said.words for one in found)),
         left_out=left_out,
         tie_share=tied / pairs if pairs else 0.0,
-        grade_counts=tuple(grades[grade] for grade in range(steps)) if grades else (),
+        grade_counts=tuple(grades[grade] for grade in range(settings.grades)) if grades else (),
         spread=spread,
+        pooled=dict(about) if len(about) > 1 and not settings.qualities else {},
     )
 
 
