@@ -176,6 +176,10 @@ def test_a_setting_that_finds_nothing_to_read():
     rated = judged(Scores(scores=(4.0,), scale=(1.0, 5.0)), "a")
     with pytest.raises(RecordError, match=r"reward\.length_debias learns from comparisons and thumbs"):
         check_judgements(([rated], []), [WORDS], 0.1, Reward(length_debias=True))
+    with pytest.raises(RecordError, match=r"reward\.annotators weighs ann, of whom there is no judgement"):
+        check_judgements(([rated], [rated]), [WORDS], 0.1, Reward(annotators={"ann": 0.5}))
+    with pytest.raises(RecordError, match=r"none of 1 to train on .* 1 left out: by annotators who weigh 0"):
+        check_judgements(([rated], [rated]), [WORDS], 0.1, Reward(annotators={"": 0}))
 
 
 def test_a_comment_about_a_long_prompt_is_read_by_nobody():

@@ -171,7 +171,7 @@ def check_judgements(
             f"data.judgements: none of {len(train)} to train on says which answer is better ({mix.describe()}); "
             f"{len(held)} more are held out by data.held_out {share}"
         )
-    check_read(mix, settings)
+    check_read(mix, settings, [*train, *held])
     for words in readers:
         for one in (*learned, *said_by(held, settings, mix)[0]):
             words.prompt_ids(one.judgement.prompt)

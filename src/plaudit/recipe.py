@@ -213,7 +213,7 @@ class Reward(Section):
     centring: float = Field(default=0.0, ge=0)
     """Weight of the squared mean score of each prompt's answers, which pulls it to 0."""
     annotators: dict[str, Annotated[float, Field(ge=0)]] = {}
-    """How much an annotator's judgements weigh, such as `ann: 0.5`; 1 for those who are not named."""
+    """How much an annotator's judgements weigh, such as `ann: 0.5`; 1 for who is not named, 0 leaves out."""
     language: float = Field(default=0.0, ge=0)
     """Weight of a language-model loss on the better answers, beside the judgements (nats per token)."""
     adversary: float = Field(default=0.0, ge=0)

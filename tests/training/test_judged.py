@@ -12,7 +12,7 @@ from plaudit.records import Choice, Comment, Comparison, Judgement, Preferred, P
 from plaudit.records import Scores as Scored
 from plaudit.testing.tiny import tiny_tokenizer
 from plaudit.text import Words
-from plaudit.training.judged import LengthWorth, judged_batch, judged_tokens, said_by
+from plaudit.training.judged import LengthWorth, check_read, judged_batch, judged_tokens, said_by
 from plaudit.training.objectives import Said
 
 WORDS = Words(tiny_tokenizer(), Text(), context=64)
@@ -134,6 +134,24 @@ def test_what_is_judged_apart_and_learned_as_one_is_said():
     assert kinds(about)[1].describe().startswith(says)
     assert kinds(about[1::2])[1].describe() == "2 by pairs"  # all about one thing
     assert kinds(about, qualities={"helpful": 1, "harmless": 1})[1].pooled == {}
+
+
+def test_who_weighs_nothing_is_left_out():
+    judgements = [judged(["a", "b"], Ranking(ranks=(1, 2)), who=who) for who in ("ann", "bob", None)]
+    said, mix = kinds(judgements, annotators={"bob": 0})
+    assert said == [Said.PAIRS] * 2
+    assert mix.left_out == {"by annotators who weigh 0 in reward.annotators": 1}
+    assert kinds(judgements, annotators={"ann": 0, "bob": 0, "": 0})[0] == []
+
+
+def test_annotators_who_judged_nothing_are_no_setting():
+    train, held = judged(["a", "b"], Ranking(ranks=(1, 2)), who="ann"), judged(["a"], Thumb(up=True))
+    settings = Reward(annotators={"ann": 0.5, "nobdy": 0.1})
+    mix = kinds([train])[1]
+    says = r"weighs nobdy, of whom there is no judgement; there are judgements of nobody by name, ann"
+    with pytest.raises(RecordError, match=says):
+        check_read(mix, settings, [train, held])
+    check_read(mix, settings, [train, judged(["a"], Thumb(up=True), who="nobdy")])  # held out
 
 
 def test_held_out_judgements_are_read_as_those_to_train_on():

@@ -176,6 +176,9 @@ def test_patience_ends_it_and_keeps_the_best(tmp_path, capsys):
     assert float(found.total.detach()) / found.denominator == pytest.approx(min(looks), abs=1e-4)
     with pytest.raises(RecordError, match=r"reward\.patience 2 looks at held-out judgements, and none of 0"):
         train(tmp_path / "other", judgements, patience=2)
+    quiet = [one.model_copy(update={"annotator": "bob"}) for one in held_out]
+    with pytest.raises(RecordError, match=r"reward\.patience 2 looks at held-out judgements, and none of 16"):
+        train(tmp_path / "quiet", judgements, quiet, patience=2, annotators={"bob": 0})
 
 
 def test_patience_looks_at_ties_and_grades_that_nobody_trained_on(tmp_path):

@@ -125,6 +125,9 @@ def said_by(judgements: Iterable[Judgement], settings: Reward, learned: Mix | No
         if settings.qualities and judgement.quality not in settings.qualities:
             left_out[f"about {judgement.quality or 'no quality'}, which is not in reward.qualities"] += 1
             continue
+        if not _weight(judgement, settings):
+            left_out["by annotators who weigh 0 in reward.annotators"] += 1
+            continue
         one = _fitted(judgement, settings, spread)
         if isinstance(one, str):
             left_out[one] += 1
@@ -148,12 +151,13 @@ def _teach_ties(found: Sequence[Judged]) -> bool:
     return any(len(set(ranks)) < len(ranks) for ranks in paired) and any(len(set(ranks)) > 1 for ranks in paired)
 
 
-def check_read(mix: Mix, settings: Reward) -> None:
+def check_read(mix: Mix, settings: Reward, everything: Iterable[Judgement]) -> None:
     """Refuse settings that would do nothing with what people said.
 
     Args:
         mix: of the judgements to train on, as `said_by` gives it.
         settings: the stage's.
+        everything: all judgements, those held out too, whose annotators may be named.
 
     Raises:
         RecordError: nothing that a setting is for was said.
@@ -163,6 +167,17 @@ def check_read(mix: Mix, settings: Reward) -> None:
             "reward.length_debias learns from comparisons and thumbs what length is worth, and the judgements to train "
             f"on hold neither ({mix.describe()}): leave it out, or set reward.ratings to pairs"
         )
+    names = {judgement.annotator or "" for judgement in everything}
+    if unknown := settings.annotators.keys() - names:
+        raise RecordError(
+            f"reward.annotators weighs {_people(unknown)}, of whom there is no judgement; there are judgements of "
+            f"{_people(names)}"
+        )
+
+
+def _people(names: Iterable[str]) -> str:
+    first, rest = sorted(names)[:10], sorted(names)[10:]
+    return ", ".join(name or "nobody by name" for name in first) + (f" and {len(rest)} more" if rest else "")
 
 
 def _mix(found: Sequence[Judged], left_out: dict[str, int], settings: Reward, spread: tuple[float, float]) -> Mix:
@@ -184,6 +199,10 @@ def _mix(found: Sequence[Judged], left_out: dict[str, int], settings: Reward, sp
         spread=spread,
         pooled=dict(about) if len(about) > 1 and not settings.qualities else {},
     )
+
+
+def _weight(judgement: Judgement, settings: Reward) -> float:
+    return settings.annotators.get(judgement.annotator or "", 1.0)
 
 
 def _fitted(judgement: Judgement, settings: Reward, spread: tuple[float, float]) -> Judged | str:
@@ -323,7 +342,7 @@ def _tokens(one: Judged, words: Words, settings: Reward) -> JudgedTokens:
         said=one.said,
         ranks=one.ranks,
         target=one.target,
-        weight=settings.annotators.get(judgement.annotator or "", 1.0),
+        weight=_weight(judgement, settings),
         margin=settings.margin * (strength or 0.0),
         sure=stated * (1 - slip) + (1 - stated) * slip,
         quality=list(settings.qualities).index(judgement.quality) if settings.qualities and judgement.quality else 0,

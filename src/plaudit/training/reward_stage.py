@@ -69,7 +69,7 @@ def train_reward(
             f"reward: none of {len(judgements)} judgements says which answer is better ({mix.describe()})"
         )
     say(f"reward: {len(items)} judgements: {mix.describe()}")
-    check_read(mix, settings)
+    check_read(mix, settings, [*judgements, *held_out])
     length = length_worth(items) if settings.length_debias else None
     if length is not None:
         say(f"reward: twice the length is worth {length.slope * math.log(2):+.3f} log-odds; the reward need not say it")
