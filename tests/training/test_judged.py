@@ -186,6 +186,20 @@ def test_lone_scores_of_one_prompt_are_put_together():
     assert found[0].ranks == (2, 1)
 
 
+def test_how_clear_a_judgement_is_does_not_hang_on_its_unit():
+    far, near = ((1.0, 5.0), STARS), ((50.0, 60.0), (0.0, 100.0))  # 1 and 1/10 of their scales
+    judgements = [
+        *(scored(["a", "b"], scores, scale=scale) for scores, scale in (far, near)),
+        *(judged(["a", "b"], Comparison(preferred=Preferred.FIRST, strength=n)) for n in (3.0, 1.0)),
+        *(scored(["a", "b"], (0.0, gap), scale=None) for gap in (1e6, 3e6)),
+        RANKED,
+        STAR,
+    ]
+    found = [item.clearness for item in judged_tokens(judgements, WORDS, Reward())[0]]
+    rated, strong = math.sqrt((1 + 0.01) / 2), math.sqrt((9 + 1) / 2)
+    assert found == pytest.approx([1 / rated, 0.1 / rated, 3 / strong, 1 / strong, 1 / strong, 3 / strong, 0, 0])
+
+
 def test_tokens_and_numbers():
     strong = judged(["a", "b"], Comparison(preferred=Preferred.FIRST, strength=2.0, sure=0.75), who="ann")
     settings = Reward(margin=0.5, label_smoothing=0.1, annotators={"ann": 0.25})

@@ -213,6 +213,11 @@ def test_a_curriculum_begins_with_what_is_clear(tmp_path):
     assert runs["off"] != sorted(runs["off"], reverse=True)
 
 
+def test_a_curriculum_of_equals_is_the_order_that_is_drawn(tmp_path):
+    plain, even = (train(tmp_path / str(on), people(0, 12), curriculum=on, epochs=1) for on in (False, True))
+    assert torch.equal(plain.head.weight, even.head.weight)
+
+
 def test_what_length_explains_the_reward_need_not_say(tmp_path):
     # longer wins in 3 of 4, and an `e` decides it in all: the reward shall know the `e`
     judgements = []

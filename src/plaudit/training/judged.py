@@ -61,7 +61,7 @@ class JudgedTokens:
     quality: int = 0
     """Which head, in the order of `reward.qualities`."""
     clearness: float = 0.0
-    """How far apart the answers are, in standard deviations of what was said; for the curriculum."""
+    """How far apart the answers are, against the root mean square of all distances of its kind; for the curriculum."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -325,10 +325,34 @@ def judged_tokens(
         TextError: a prompt is too long.
     """
     found, mix = said_by(judgements, settings, learned)
-    return [_tokens(one, words, settings) for one in found], mix
+    clear = _clearness([one.judgement for one in found])
+    return [_tokens(one, words, settings, clearness) for one, clearness in zip(found, clear, strict=True)], mix
 
 
-def _tokens(one: Judged, words: Words, settings: Reward) -> JudgedTokens:
+def _clearness(judgements: Sequence[Judgement]) -> list[float]:
+    """How far apart the answers of each are, so that strengths, and scores on any scale, can be put in one order."""
+    kinds, distances = zip(*map(_distance, judgements), strict=True) if judgements else ((), ())
+    squares: dict[str, list[float]] = {kind: [] for kind in kinds}
+    for kind, distance in zip(kinds, distances, strict=True):
+        squares[kind] += [distance**2] * (distance > 0)
+    unit = {kind: math.sqrt(statistics.fmean(found)) if found else 1.0 for kind, found in squares.items()}
+    return [distance / unit[kind] for kind, distance in zip(kinds, distances, strict=True)]
+
+
+def _distance(judgement: Judgement) -> tuple[str, float]:
+    """In the unit of its kind; 0 where nobody said how far."""
+    match judgement.verdict:
+        case Comparison(strength=float(strength)):
+            return "strength", strength
+        case Scores(scale=None, scores=scores):
+            return "scores", max(scores) - min(scores)
+        case Scores() as verdict:
+            on_scale = _in_scale(judgement, verdict)
+            return "scores on a scale", max(on_scale) - min(on_scale)
+    return "order alone", 0.0
+
+
+def _tokens(one: Judged, words: Words, settings: Reward, clearness: float) -> JudgedTokens:
     judgement = one.judgement
     prompt = words.prompt_ids(judgement.prompt)
     verdict = judgement.verdict
@@ -346,7 +370,7 @@ def _tokens(one: Judged, words: Words, settings: Reward) -> JudgedTokens:
         margin=settings.margin * (strength or 0.0),
         sure=stated * (1 - slip) + (1 - stated) * slip,
         quality=list(settings.qualities).index(judgement.quality) if settings.qualities and judgement.quality else 0,
-        clearness=strength or (max(verdict.scores) - min(verdict.scores) if isinstance(verdict, Scores) else 0.0),
+        clearness=clearness,
     )
 
 

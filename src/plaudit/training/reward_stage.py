@@ -84,15 +84,13 @@ def train_reward(
         items = [items[i] for i in draws.integers(len(items), size=len(items))]
     stage = stage_of(member)
     loss = JudgementLoss(centring=settings.centring, language=settings.language, apart=len(mix.counts) > 1)
-    order = _clearest_first(items) if settings.curriculum else None
+    opening = _clearest_first(items, seed) if settings.curriculum else None
     patience = _patience(settings, held_out, mix, words, run.folder / "checkpoints" / f"{stage}-best")
 
     def body(step: int) -> dict[str, float] | None:
         if patience is not None and patience.over():
             return None
-        places = minibatch_indices(len(items), settings.minibatch, step, seed=seed)
-        if order is not None and (step + 1) * settings.minibatch <= len(items):
-            places = order[step * settings.minibatch : (step + 1) * settings.minibatch]
+        places = minibatch_indices(len(items), settings.minibatch, step, seed=seed, opening=opening)
         chosen = [items[i] for i in places]
         if settings.negatives:
             chosen = with_negatives(chosen, learner, settings.negatives, derive(seed, "negatives", step))
@@ -120,8 +118,9 @@ def _scales(mix: Mix) -> Scales | None:
     return Scales(mix.tie_share, mix.grade_counts)
 
 
-def _clearest_first(items: Sequence[JudgedTokens]) -> list[int]:
-    return sorted(range(len(items)), key=lambda i: -items[i].clearness)
+def _clearest_first(items: Sequence[JudgedTokens], seed: int) -> list[int]:
+    """Those that are equally clear in the order in which they would have been seen otherwise."""
+    return sorted(minibatch_indices(len(items), len(items), 0, seed=seed), key=lambda i: -items[i].clearness)
 
 
 def length_worth(items: Sequence[JudgedTokens]) -> LengthWorth:
