@@ -176,6 +176,11 @@ def test_a_setting_that_finds_nothing_to_read():
     rated = judged(Scores(scores=(4.0,), scale=(1.0, 5.0)), "a")
     with pytest.raises(RecordError, match=r"reward\.length_debias learns from comparisons and thumbs"):
         check_judgements(([rated], []), [WORDS], 0.1, Reward(length_debias=True))
+    for one in (rated, judged(Ranking(ranks=(1, 2)), "a", "b")):
+        slips = Reward(label_smoothing=0.1, rankings="whole", ratings="auto")
+        with pytest.raises(RecordError, match=r"reward\.label_smoothing is for pairs, choices of the best and thumbs"):
+            check_judgements(([one], []), [WORDS], 0.1, slips)
+        check_judgements(([one, judged(Thumb(up=True), "a")], []), [WORDS], 0.1, slips)
     with pytest.raises(RecordError, match=r"reward\.annotators weighs ann, of whom there is no judgement"):
         check_judgements(([rated], [rated]), [WORDS], 0.1, Reward(annotators={"ann": 0.5}))
     with pytest.raises(RecordError, match=r"none of 1 to train on .* 1 left out: by annotators who weigh 0"):

@@ -167,6 +167,11 @@ def check_read(mix: Mix, settings: Reward, everything: Iterable[Judgement]) -> N
             "reward.length_debias learns from comparisons and thumbs what length is worth, and the judgements to train "
             f"on hold neither ({mix.describe()}): leave it out, or set reward.ratings to pairs"
         )
+    if settings.label_smoothing and not mix.has(*(COMPARED - {Said.WHOLE}), Said.THUMB):
+        raise RecordError(
+            "reward.label_smoothing is for pairs, choices of the best and thumbs, and the judgements to train on are "
+            f"others ({mix.describe()}): leave it out, or set reward.rankings or reward.ratings to pairs"
+        )
     names = {judgement.annotator or "" for judgement in everything}
     if unknown := settings.annotators.keys() - names:
         raise RecordError(
