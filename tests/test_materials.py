@@ -187,6 +187,20 @@ def test_a_setting_that_finds_nothing_to_read():
         check_judgements(([rated], [rated]), [WORDS], 0.1, Reward(annotators={"": 0}))
 
 
+def test_patience_without_held_out_judgements():
+    fine = judged(Thumb(up=True), "a")
+    check_judgements(([fine], [fine]), [], 0.1, Reward(patience=2))
+    for held in ([], NOTHING):
+        with pytest.raises(RecordError, match=rf"reward\.patience 2 looks at .* none of {len(held)} says .*held_out"):
+            check_judgements(([fine], held), [], 0.1, Reward(patience=2))
+
+
+def test_a_held_out_ranking_with_too_many_ties():
+    tied = judged(Ranking(ranks=(*(1,) * 11, 2)), *map(str, range(12)))
+    with pytest.raises(RecordError, match=rf"prompt {PROMPTS[0].id}: 11 of its answers share the rank 1"):
+        check_judgements(([judged(Thumb(up=True), "a")], [tied]), [], 0.1, Reward(rankings="whole"))
+
+
 def test_a_comment_about_a_long_prompt_is_read_by_nobody():
     fine = judged(Thumb(up=True), "a")
     check_judgements(([fine, judged(Comment(text="well"), "a", prompt=LONG)], []), [WORDS], 0.1, Reward())

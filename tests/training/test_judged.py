@@ -186,6 +186,32 @@ def test_lone_scores_of_one_prompt_are_put_together():
     assert found[0].ranks == (2, 1)
 
 
+def test_what_nobody_by_name_said_several_times_of_an_answer_is_averaged():
+    lone = [scored([answer], (score,)) for score, answer in ((3, "a"), (4, "a"), (5, "a"))]
+    (found,), mix = said_by(lone, Reward())
+    assert (found.said, found.target, mix.left_out) == (Said.GRADE, (3.0,), {})  # 4 of 5 is grade 3, counted from 0
+    twice = [scored([answer], (score,)) for score, answer in ((1, "a"), (5, "b"), (3, "a"), (4, "b"))]
+    (found,), _ = said_by(twice, Reward())
+    assert found.judgement.verdict == Scored(scores=(2.0, 4.5), scale=STARS)
+    assert (found.said, found.ranks) == (Said.PAIRS, (2, 1))
+    ann = [one.model_copy(update={"annotator": "ann"}) for one in lone]  # one person who contradicts herself
+    assert said_by(ann, Reward())[1].left_out == {"the same answer at two ranks": 1}
+
+
+def test_a_whole_ranking_with_too_many_ties_is_named():
+    def said(*ranks, **settings):
+        return said_by([judged([str(k) for k in range(len(ranks))], Ranking(ranks=ranks))], Reward(**settings))[0]
+
+    most = (1,) * 11
+    with pytest.raises(RecordError, match=r"prompt q: 11 of its answers share the rank 1, .* up to 10 at a rank above"):
+        said(*most, 2, rankings="whole")
+    assert len(said(*most, 2)) == len(said(*most[1:], 2, rankings="whole")) == 1
+    last = (1, *(2,) * 11)
+    assert len(said(*last, rankings="whole")) == 1
+    with pytest.raises(RecordError, match=r"share the rank 2, .* at any rank where reward\.negatives adds"):
+        said(*last, rankings="whole", negatives=0.5)
+
+
 def test_how_clear_a_judgement_is_does_not_hang_on_its_unit():
     far, near = ((1.0, 5.0), STARS), ((50.0, 60.0), (0.0, 100.0))  # 1 and 1/10 of their scales
     judgements = [

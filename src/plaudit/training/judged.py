@@ -23,6 +23,7 @@ import torch
 
 from plaudit.batch import pack
 from plaudit.errors import RecordError
+from plaudit.losses.listwise import LARGEST_TIE
 from plaudit.recipe import Reward
 from plaudit.records import Choice, Comment, Comparison, Judgement, Ranking, Scores, Thumb
 from plaudit.text import Words
@@ -34,6 +35,7 @@ __all__ = [
     "LengthWorth",
     "Mix",
     "check_read",
+    "check_watched",
     "gathered",
     "judged_batch",
     "judged_tokens",
@@ -115,7 +117,8 @@ def said_by(judgements: Iterable[Judgement], settings: Reward, learned: Mix | No
             spread of ratings and whether there are grades at all are decided there.
 
     Raises:
-        RecordError: scores shall be read as numbers, but nobody said on which scale.
+        RecordError: scores shall be read as numbers, but nobody said on which scale; or more answers are tied than the
+            loss of whole rankings takes.
     """
     together = gathered(judgements)
     spread = _spread_of(together) if learned is None else learned.spread
@@ -180,6 +183,24 @@ def check_read(mix: Mix, settings: Reward, everything: Iterable[Judgement]) -> N
         )
 
 
+def check_watched(watched: Sequence[object], held_out: Sequence[Judgement], settings: Reward) -> None:
+    """Refuse patience that has nothing to look at.
+
+    Args:
+        watched: those of the held-out judgements that say something.
+        held_out: all of them.
+        settings: the stage's.
+
+    Raises:
+        RecordError: there is patience, and none says something.
+    """
+    if settings.patience is not None and not watched:
+        raise RecordError(
+            f"reward.patience {settings.patience} looks at held-out judgements, and none of {len(held_out)} says "
+            "which answer is better: raise data.held_out"
+        )
+
+
 def _people(names: Iterable[str]) -> str:
     first, rest = sorted(names)[:10], sorted(names)[10:]
     return ", ".join(name or "nobody by name" for name in first) + (f" and {len(rest)} more" if rest else "")
@@ -232,7 +253,20 @@ def _fitted(judgement: Judgement, settings: Reward, spread: tuple[float, float])
         return "the same answer at two ranks"
     if said is Said.WHOLE and len(set(ranks)) == 1:
         return "a full tie"
+    if said is Said.WHOLE:
+        _check_ties(judgement, ranks, settings)
     return Judged(judgement=judgement, said=said, ranks=ranks, target=target)
+
+
+def _check_ties(judgement: Judgement, ranks: Sequence[int], settings: Reward) -> None:
+    above_last = [rank for rank in ranks if rank < max(ranks) or settings.negatives]  # a negative is ranked behind all
+    rank, count = Counter(above_last).most_common(1)[0]
+    if count > LARGEST_TIE:
+        where = "any rank where reward.negatives adds a last one" if rank == max(ranks) else "a rank above the last"
+        raise RecordError(
+            f"prompt {judgement.prompt.id}: {count} of its answers share the rank {rank}, and a whole ranking takes up "
+            f"to {LARGEST_TIE} at {where}: set reward.rankings to pairs"
+        )
 
 
 def _with_ties(one: Judged) -> Judged:
@@ -287,7 +321,10 @@ def _spread_of(judgements: Sequence[Judgement]) -> tuple[float, float]:
 
 
 def gathered(judgements: Iterable[Judgement]) -> list[Judgement]:
-    """Scores of single answers to one prompt, by one annotator on one scale, as one, where the first was."""
+    """Scores of single answers to one prompt, by one annotator on one scale, as one, where the first was.
+
+    What nobody by name said of one answer again and again may be several people's, and is averaged.
+    """
     kept: list[Judgement | list[Judgement]] = []
     places: dict[tuple[Any, ...], list[Judgement]] = {}
     for judgement in judgements:
@@ -308,11 +345,16 @@ def _joined(parts: Sequence[Judgement]) -> Judgement:
     assert isinstance(first, Scores)
     if len(parts) == 1:
         return parts[0]
-    scores = tuple(one.verdict.scores[0] for one in parts if isinstance(one.verdict, Scores))
+    said = [(one.answers[0], one.verdict.scores[0]) for one in parts if isinstance(one.verdict, Scores)]
+    if parts[0].annotator is None:
+        heard: dict[str, list[float]] = {}
+        for answer, score in said:
+            heard.setdefault(answer, []).append(score)
+        said = [(answer, statistics.fmean(scores)) for answer, scores in heard.items()]
     return Judgement(
         prompt=parts[0].prompt,
-        answers=tuple(one.answers[0] for one in parts),
-        verdict=Scores(scores=scores, scale=first.scale),
+        answers=tuple(answer for answer, _ in said),
+        verdict=Scores(scores=tuple(score for _, score in said), scale=first.scale),
         annotator=parts[0].annotator,
         quality=parts[0].quality,
     )
@@ -326,7 +368,8 @@ def judged_tokens(
     Takes what `said_by` takes.
 
     Raises:
-        RecordError: scores shall be read as numbers, but nobody said on which scale.
+        RecordError: scores shall be read as numbers, but nobody said on which scale; or more answers are tied than the
+            loss of whole rankings takes.
         TextError: a prompt is too long.
     """
     found, mix = said_by(judgements, settings, learned)

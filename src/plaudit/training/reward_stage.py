@@ -23,7 +23,16 @@ from plaudit.runs import Run
 from plaudit.runs.progress import say
 from plaudit.seeds import derive
 from plaudit.text import Words
-from plaudit.training.judged import JudgedTokens, LengthWorth, Mix, check_read, judged_batch, judged_tokens, log_length
+from plaudit.training.judged import (
+    JudgedTokens,
+    LengthWorth,
+    Mix,
+    check_read,
+    check_watched,
+    judged_batch,
+    judged_tokens,
+    log_length,
+)
 from plaudit.training.learner import ModelLearner, Part, on_device
 from plaudit.training.negatives import with_negatives
 from plaudit.training.objectives import JudgementLoss, Said
@@ -215,9 +224,5 @@ def _patience(
     if settings.patience is None:
         return None
     items, _ = judged_tokens(held_out, words, settings, learned)
-    if not items:
-        raise RecordError(
-            f"reward.patience {settings.patience} looks at held-out judgements, and none of {len(held_out)} says "
-            "which answer is better: raise data.held_out"
-        )
+    check_watched(items, held_out, settings)
     return _Patience(items, settings.patience, kept)
