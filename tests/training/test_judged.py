@@ -142,6 +142,9 @@ def test_who_weighs_nothing_is_left_out():
     assert said == [Said.PAIRS] * 2
     assert mix.left_out == {"by annotators who weigh 0 in reward.annotators": 1}
     assert kinds(judgements, annotators={"ann": 0, "bob": 0, "": 0})[0] == []
+    rated = [scored([who], (score,), who=who) for who, score in (("ann", 1.0), ("ann", 3.0), ("bob", 5.0))]
+    _, mix = said_by(rated, Reward(ratings="squared", annotators={"bob": 0}))
+    assert mix.spread == (0.25, 0.25)  # of 0 and 1/2
 
 
 def test_annotators_who_judged_nothing_are_no_setting():

@@ -120,17 +120,18 @@ def said_by(judgements: Iterable[Judgement], settings: Reward, learned: Mix | No
         RecordError: scores shall be read as numbers, but nobody said on which scale; or more answers are tied than the
             loss of whole rankings takes.
     """
-    together = gathered(judgements)
-    spread = _spread_of(together) if learned is None else learned.spread
-    found: list[Judged] = []
     left_out: Counter[str] = Counter()
-    for judgement in together:
+    heard: list[Judgement] = []
+    for judgement in gathered(judgements):
         if settings.qualities and judgement.quality not in settings.qualities:
             left_out[f"about {judgement.quality or 'no quality'}, which is not in reward.qualities"] += 1
-            continue
-        if not _weight(judgement, settings):
+        elif not _weight(judgement, settings):
             left_out["by annotators who weigh 0 in reward.annotators"] += 1
-            continue
+        else:
+            heard.append(judgement)
+    spread = _spread_of(heard) if learned is None else learned.spread
+    found: list[Judged] = []
+    for judgement in heard:
         one = _fitted(judgement, settings, spread)
         if isinstance(one, str):
             left_out[one] += 1
