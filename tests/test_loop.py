@@ -24,6 +24,7 @@ from plaudit.errors import NumberError, PlauditError, RecipeError, RunError
 from plaudit.loop import road
 from plaudit.models.load import choose_machine
 from plaudit.recipe import Recipe, recipe_from
+from plaudit.records import Comment, Judgement, Prompt, Ranking, Scores
 from plaudit.runs import Run
 from plaudit.scorers import EnsembleScorer, load_scorer
 from plaudit.testing.tiny import tiny_model, tiny_tokenizer
@@ -478,6 +479,39 @@ def test_members_under_an_adapter_share_one_trunk(own_road, tmp_path, no_report)
     assert scorer.members[0].network.model is scorer.members[1].network.model
     kept = json.loads((made / "member-1" / "config.json").read_text(encoding="utf-8"))
     assert scorer.members[0].gain == kept["reward_gain"] != 1.0
+
+
+def test_what_a_reward_model_learned_from_is_kept_with_its_ties_and_cuts(own_road, tmp_path):
+    said = [
+        judgement
+        for n in range(40)
+        for judgement in (
+            Judgement(prompt=Prompt(text=f"say {n}"), answers=("a", "b"), verdict=Ranking(ranks=(1, 1 + n % 2))),
+            Judgement(
+                prompt=Prompt(text=f"say {n}"), answers=("a",), verdict=Scores(scores=(1 + n % 3,), scale=(1, 3))
+            ),
+            Judgement(prompt=Prompt(text=f"say {n}"), answers=("a",), verdict=Comment(text="hm")),
+        )
+    ]
+    path = tmp_path / "said.jsonl"
+    path.write_text("".join(one.model_dump_json() + "\n" for one in said), encoding="utf-8")
+    reward = {"start": "model", "members": 2, "grades": 3}
+    road = own_road(language=None, sft=None, policy=None, reward=reward)
+    road["data"]["judgements"] = [{"path": str(path)}]
+    loop.run(recipe_from(road), tmp_path / "run")
+    made = tmp_path / "run" / "reward-model"
+    learned = json.loads((made / "evaluation.json").read_text(encoding="utf-8"))["learned"]
+    seen = learned["judgements"]["grade"]
+    assert learned["judgements"] == {"pairs and ties": seen, "grade": seen}
+    assert learned["left_out"] == {"a comment": seen}
+    for name in ("member-1", "member-2"):
+        assert learned[name] == json.loads((made / name / "config.json").read_text(encoding="utf-8"))["reward_scales"]
+        assert learned[name]["cuts"] == sorted(learned[name]["cuts"])
+        assert len(learned[name]["cuts"]) == 2
+    assert learned["member-1"]["tie"] != learned["member-2"]["tie"]
+    page = (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
+    assert "What it learned from" in page
+    assert "judgements.pairs and ties" in page
 
 
 def test_checkpointing_of_activations_changes_no_result(own_road, tmp_path, no_report):

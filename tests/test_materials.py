@@ -21,6 +21,7 @@ from plaudit.records import (
     Preferred,
     Prompt,
     Ranking,
+    Scores,
     Thumb,
 )
 from plaudit.testing.tiny import tiny_tokenizer
@@ -169,6 +170,35 @@ def test_judgements_that_order_nothing():
     says = r"none of 3 to train on says which answer is better .*; 1 more are held out by data\.held_out 0\.1"
     with pytest.raises(RecordError, match=says):
         check_judgements((NOTHING, [judged(Thumb(up=True), "a")]), [WORDS], 0.1, Reward())
+
+
+def test_a_setting_that_finds_nothing_to_read():
+    rated = judged(Scores(scores=(4.0,), scale=(1.0, 5.0)), "a")
+    with pytest.raises(RecordError, match=r"reward\.length_debias learns from comparisons and thumbs"):
+        check_judgements(([rated], []), [WORDS], 0.1, Reward(length_debias=True))
+    for one in (rated, judged(Ranking(ranks=(1, 2)), "a", "b")):
+        slips = Reward(label_smoothing=0.1, rankings="whole", ratings="auto")
+        with pytest.raises(RecordError, match=r"reward\.label_smoothing is for pairs, choices of the best and thumbs"):
+            check_judgements(([one], []), [WORDS], 0.1, slips)
+        check_judgements(([one, judged(Thumb(up=True), "a")], []), [WORDS], 0.1, slips)
+    with pytest.raises(RecordError, match=r"reward\.annotators weighs ann, of whom there is no judgement"):
+        check_judgements(([rated], [rated]), [WORDS], 0.1, Reward(annotators={"ann": 0.5}))
+    with pytest.raises(RecordError, match=r"none of 1 to train on .* 1 left out: by annotators who weigh 0"):
+        check_judgements(([rated], [rated]), [WORDS], 0.1, Reward(annotators={"": 0}))
+
+
+def test_patience_without_held_out_judgements():
+    fine = judged(Thumb(up=True), "a")
+    check_judgements(([fine], [fine]), [], 0.1, Reward(patience=2))
+    for held in ([], NOTHING):
+        with pytest.raises(RecordError, match=rf"reward\.patience 2 looks at .* none of {len(held)} says .*held_out"):
+            check_judgements(([fine], held), [], 0.1, Reward(patience=2))
+
+
+def test_a_held_out_ranking_with_too_many_ties():
+    tied = judged(Ranking(ranks=(*(1,) * 11, 2)), *map(str, range(12)))
+    with pytest.raises(RecordError, match=rf"prompt {PROMPTS[0].id}: 11 of its answers share the rank 1"):
+        check_judgements(([judged(Thumb(up=True), "a")], [tied]), [], 0.1, Reward(rankings="whole"))
 
 
 def test_a_comment_about_a_long_prompt_is_read_by_nobody():

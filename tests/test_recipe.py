@@ -140,6 +140,9 @@ def test_an_unknown_setting_with_nothing_near():
             WORLD | {"reward": {}, "policy": {"optimiser": {"decay": "constant", "floor": 0.5}}},
             "policy.optimiser.floor is where a falling learning rate ends",
         ),
+        (WORLD | {"reward": {"combine": "minimum"}}, "reward.combine is not read where reward.members is 1: leave it"),
+        (WORLD | {"reward": {"members": 2, "caution": 3}}, "reward.caution is not read where reward.combine is mean"),
+        (WORLD | {"reward": {"look_every": 3}}, "reward.look_every is not read where reward.patience is None"),
         (
             WORLD | {"reward": {"optimiser": {"decay": "constant", "floor": 0}}},
             "reward.optimiser.floor is where a falling learning rate ends",
@@ -156,6 +159,11 @@ def test_an_unknown_setting_with_nothing_near():
 )
 def test_a_contradiction_is_named_and_not_repaired(given, says):
     assert says in problems(given)
+
+
+def test_what_the_reward_reads_may_be_set():
+    given = {"members": 2, "combine": "lower", "caution": 3, "patience": 2, "look_every": 3}
+    assert recipe_from(WORLD | {"reward": given}).reward == Reward.model_validate(given)
 
 
 def test_contradictions_come_together():

@@ -12,7 +12,7 @@ from plaudit.reading.loading import SplitText
 from plaudit.recipe import Recipe, Reward
 from plaudit.records import Demonstration, Document, Judgement, Prompt
 from plaudit.text import Words
-from plaudit.training.judged import said_by
+from plaudit.training.judged import check_read, check_watched, said_by
 from plaudit.worlds import world
 from plaudit.worlds.reviews import ReviewWorld
 
@@ -160,7 +160,8 @@ def check_judgements(
     """Refuse judgements that would stop the training of the reward model.
 
     Raises:
-        RecordError: none of those to train on says which answer is better, or scores lack the scale that they need.
+        RecordError: none of those to train on says which answer is better, scores lack the scale that they need, a
+            ranking has more ties than its loss takes, or a setting, patience among them, finds nothing that it is for.
         TextError: a prompt has too many tokens, or is a chat for a tokenizer without a template.
     """
     train, held = judgements
@@ -170,6 +171,9 @@ def check_judgements(
             f"data.judgements: none of {len(train)} to train on says which answer is better ({mix.describe()}); "
             f"{len(held)} more are held out by data.held_out {share}"
         )
+    check_read(mix, settings, [*train, *held])
+    unseen, _ = said_by(held, settings, mix)
+    check_watched(unseen, held, settings)
     for words in readers:
-        for one in (*learned, *said_by(held, settings)[0]):
+        for one in (*learned, *unseen):
             words.prompt_ids(one.judgement.prompt)

@@ -207,13 +207,13 @@ class Reward(Section):
     ties: bool = True
     """Learn from ties too, and how frequent they are (Davidson's model); else tied pairs are left out."""
     label_smoothing: float = Field(default=0.0, ge=0, lt=0.5)
-    """P(a comparison, a choice or a thumb is the wrong way round)."""
+    """P(a pair, a choice or a thumb is the wrong way round); whole rankings, grades and squared errors have no such."""
     margin: float = Field(default=0.0, ge=0)
     """Log-odds demanded of the better answer for each unit of a comparison's stated strength."""
     centring: float = Field(default=0.0, ge=0)
     """Weight of the squared mean score of each prompt's answers, which pulls it to 0."""
     annotators: dict[str, Annotated[float, Field(ge=0)]] = {}
-    """How much an annotator's judgements weigh, such as `ann: 0.5`; 1 for those who are not named."""
+    """How much an annotator's judgements weigh, such as `ann: 0.5`; 1 for who is not named, 0 leaves out."""
     language: float = Field(default=0.0, ge=0)
     """Weight of a language-model loss on the better answers, beside the judgements (nats per token)."""
     adversary: float = Field(default=0.0, ge=0)
@@ -223,7 +223,7 @@ class Reward(Section):
     curriculum: bool = False
     """See the clearest judgements first, by stated strength or distance of scores, in the first epoch."""
     length_debias: bool = False
-    """Let the length of an answer explain what it can beforehand, so that the reward learns the rest."""
+    """Let an answer's length explain beforehand what it can of comparisons and thumbs; the reward learns the rest."""
     dropout: float = Field(default=0.0, ge=0, lt=1)
     """Share of the trunk's output that is zeroed before the head, while training."""
     normalise_on: int = Field(default=256, ge=0)
@@ -302,6 +302,8 @@ def _contradictions(recipe: Recipe) -> Iterator[Contradiction]:
 def _between_stages(recipe: Recipe) -> Iterator[Contradiction]:
     yield from (Contradiction(*found) for found in recipe.model.contradictions())
     yield from _of_optimisers(recipe)
+    if recipe.reward is not None:
+        yield from _of_reward(recipe.reward)
     if recipe.policy is not None:
         yield from _of_scorers(recipe)
         yield from _of_choice(recipe.policy, recipe.evaluate)
@@ -322,6 +324,21 @@ def _of_optimisers(recipe: Recipe) -> Iterator[Contradiction]:
                 f"{stage}.optimiser.floor is where a falling learning rate ends, and decay constant does not fall: "
                 "leave floor out, or set decay to linear or cosine",
                 (f"{stage}.optimiser.floor", f"{stage}.optimiser.decay"),
+            )
+
+
+def _of_reward(reward: Reward) -> Iterator[Contradiction]:
+    """Settings away from their defaults that nobody reads."""
+    for name, beside, read in (
+        ("combine", "members", reward.members > 1),
+        ("caution", "combine", reward.combine == "lower"),
+        ("look_every", "patience", reward.patience is not None),
+    ):
+        if not read and getattr(reward, name) != Reward.model_fields[name].default:
+            yield Contradiction(
+                f"reward.{name} is not read where reward.{beside} is {getattr(reward, beside)}: leave it out, or set "
+                f"reward.{beside}",
+                (f"reward.{name}", f"reward.{beside}"),
             )
 
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from torch import nn
 
 from plaudit.batch import Needs, pack
 from plaudit.models.load import Machine, adapted
-from plaudit.models.network import Critic, LanguageNetwork, RewardNetwork, new_head
+from plaudit.models.network import Critic, LanguageNetwork, RewardNetwork, Scales, new_head
 from plaudit.models.packed import body_of, hidden_states
 from plaudit.recipe import Adapter
 from plaudit.testing.tiny import tiny_model
@@ -110,3 +112,13 @@ def test_scores_in_bfloat16_are_near_those_in_fp32():
     assert half_B.dtype == torch.float32
     torch.testing.assert_close(half_B, full_B, rtol=0, atol=0.05)
     assert not torch.equal(half_B, full_B)
+
+
+def test_scales_say_what_they_came_to():
+    scales = Scales(0.2, [1, 2, 1])
+    assert scales.values() == {"tie": pytest.approx(math.log(0.5)), "cuts": scales.cut_C().tolist()}
+    with torch.no_grad():
+        scales.tie_moved.add_(0.1)
+    assert scales.values()["tie"] == pytest.approx(math.log(0.5) + 0.1 * Scales.STEP)
+    assert Scales(0.0, [1, 1]).values() == {"cuts": [0.0]}
+    assert Scales(0.2).values().keys() == {"tie"}

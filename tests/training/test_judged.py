@@ -12,7 +12,7 @@ from plaudit.records import Choice, Comment, Comparison, Judgement, Preferred, P
 from plaudit.records import Scores as Scored
 from plaudit.testing.tiny import tiny_tokenizer
 from plaudit.text import Words
-from plaudit.training.judged import judged_batch, judged_tokens, said_by
+from plaudit.training.judged import LengthWorth, check_read, judged_batch, judged_tokens, said_by
 from plaudit.training.objectives import Said
 
 WORDS = Words(tiny_tokenizer(), Text(), context=64)
@@ -128,6 +128,51 @@ def test_grades_and_ratings_by_hand():
     assert [one.ranks for one in found] == [(2, 1), (1, 2)]  # for the accuracy
 
 
+def test_what_is_judged_apart_and_learned_as_one_is_said():
+    about = [RANKED, *(BETTER.model_copy(update={"quality": name}) for name in ("helpful", "harmless", "helpful"))]
+    says = "4 by pairs; 1 about no quality, 2 about helpful, 1 about harmless in one score: reward.qualities tells them"
+    assert kinds(about)[1].describe().startswith(says)
+    assert kinds(about[1::2])[1].describe() == "2 by pairs"  # all about one thing
+    assert kinds(about, qualities={"helpful": 1, "harmless": 1})[1].pooled == {}
+
+
+def test_who_weighs_nothing_is_left_out():
+    judgements = [judged(["a", "b"], Ranking(ranks=(1, 2)), who=who) for who in ("ann", "bob", None)]
+    said, mix = kinds(judgements, annotators={"bob": 0})
+    assert said == [Said.PAIRS] * 2
+    assert mix.left_out == {"by annotators who weigh 0 in reward.annotators": 1}
+    assert kinds(judgements, annotators={"ann": 0, "bob": 0, "": 0})[0] == []
+    rated = [scored([who], (score,), who=who) for who, score in (("ann", 1.0), ("ann", 3.0), ("bob", 5.0))]
+    _, mix = said_by(rated, Reward(ratings="squared", annotators={"bob": 0}))
+    assert mix.spread == (0.25, 0.25)  # of 0 and 1/2
+
+
+def test_annotators_who_judged_nothing_are_no_setting():
+    train, held = judged(["a", "b"], Ranking(ranks=(1, 2)), who="ann"), judged(["a"], Thumb(up=True))
+    settings = Reward(annotators={"ann": 0.5, "nobdy": 0.1})
+    mix = kinds([train])[1]
+    says = r"weighs nobdy, of whom there is no judgement; there are judgements of nobody by name, ann"
+    with pytest.raises(RecordError, match=says):
+        check_read(mix, settings, [train, held])
+    check_read(mix, settings, [train, judged(["a"], Thumb(up=True), who="nobdy")])  # held out
+
+
+def test_held_out_judgements_are_read_as_those_to_train_on():
+    """Their own ties, grades, mean and spread are not those of the model that is looked at."""
+    _, plain = said_by([RANKED, BETTER], Reward())
+    found, mix = said_by([TIED, EQUAL, STAR], Reward(), plain)
+    assert [one.said for one in found] == [Said.PAIRS]
+    assert mix.left_out == {"by grade, as none of those to train on": 1, "a full tie": 1}
+    _, tied = said_by([TIED, EQUAL, BETTER], Reward())
+    assert [one.said for one in said_by([RANKED, EQUAL], Reward(), tied)[0]] == [Said.TIED_PAIRS] * 2
+    settings = Reward(ratings="squared")
+    _, rated = said_by([scored(["a", "b"], (1.0, 3.0)), scored(["c", "d"], (5.0, 3.0), prompt="r")], settings)
+    (held,) = said_by([scored(["e", "f"], (5.0, 5.0))], settings, rated)[0]
+    assert held.target == pytest.approx((math.sqrt(2), math.sqrt(2)))  # and not 0, as by their own mean
+    _, unrated = said_by([RANKED], settings)
+    assert said_by([RATED], settings, unrated)[1].left_out == {"by squared error, as none of those to train on": 1}
+
+
 def test_lone_scores_of_one_prompt_are_put_together():
     lone = [
         scored(["a"], (2.0,), who="ann"),
@@ -144,13 +189,53 @@ def test_lone_scores_of_one_prompt_are_put_together():
     assert found[0].ranks == (2, 1)
 
 
+def test_what_nobody_by_name_said_several_times_of_an_answer_is_averaged():
+    lone = [scored([answer], (score,)) for score, answer in ((3, "a"), (4, "a"), (5, "a"))]
+    (found,), mix = said_by(lone, Reward())
+    assert (found.said, found.target, mix.left_out) == (Said.GRADE, (3.0,), {})  # 4 of 5 is grade 3, counted from 0
+    twice = [scored([answer], (score,)) for score, answer in ((1, "a"), (5, "b"), (3, "a"), (4, "b"))]
+    (found,), _ = said_by(twice, Reward())
+    assert found.judgement.verdict == Scored(scores=(2.0, 4.5), scale=STARS)
+    assert (found.said, found.ranks) == (Said.PAIRS, (2, 1))
+    ann = [one.model_copy(update={"annotator": "ann"}) for one in lone]  # one person who contradicts herself
+    assert said_by(ann, Reward())[1].left_out == {"the same answer at two ranks": 1}
+
+
+def test_a_whole_ranking_with_too_many_ties_is_named():
+    def said(*ranks, **settings):
+        return said_by([judged([str(k) for k in range(len(ranks))], Ranking(ranks=ranks))], Reward(**settings))[0]
+
+    most = (1,) * 11
+    with pytest.raises(RecordError, match=r"prompt q: 11 of its answers share the rank 1, .* up to 10 at a rank above"):
+        said(*most, 2, rankings="whole")
+    assert len(said(*most, 2)) == len(said(*most[1:], 2, rankings="whole")) == 1
+    last = (1, *(2,) * 11)
+    assert len(said(*last, rankings="whole")) == 1
+    with pytest.raises(RecordError, match=r"share the rank 2, .* at any rank where reward\.negatives adds"):
+        said(*last, rankings="whole", negatives=0.5)
+
+
+def test_how_clear_a_judgement_is_does_not_hang_on_its_unit():
+    far, near = ((1.0, 5.0), STARS), ((50.0, 60.0), (0.0, 100.0))  # 1 and 1/10 of their scales
+    judgements = [
+        *(scored(["a", "b"], scores, scale=scale) for scores, scale in (far, near)),
+        *(judged(["a", "b"], Comparison(preferred=Preferred.FIRST, strength=n)) for n in (3.0, 1.0)),
+        *(scored(["a", "b"], (0.0, gap), scale=None) for gap in (1e6, 3e6)),
+        RANKED,
+        STAR,
+    ]
+    found = [item.clearness for item in judged_tokens(judgements, WORDS, Reward())[0]]
+    rated, strong = math.sqrt((1 + 0.01) / 2), math.sqrt((9 + 1) / 2)
+    assert found == pytest.approx([1 / rated, 0.1 / rated, 3 / strong, 1 / strong, 1 / strong, 3 / strong, 0, 0])
+
+
 def test_tokens_and_numbers():
     strong = judged(["a", "b"], Comparison(preferred=Preferred.FIRST, strength=2.0, sure=0.75), who="ann")
     settings = Reward(margin=0.5, label_smoothing=0.1, annotators={"ann": 0.25})
     items, _ = judged_tokens([TIED, strong, THUMB], WORDS, settings)
     assert items[0].answers == ((3, 4, 2), (5, 2), (2,))  # an end token behind each, behind the empty one too
     assert items[0].prompt == (1, 19)
-    batch = judged_batch(items, offset=0.5)
+    batch = judged_batch(items, LengthWorth(0.5, 1.0))
     assert batch.tree.answer_lengths == ((3, 2, 1), (2, 2), (2,))
     assert batch.tree.names == ("q", "q", "q")
     assert batch.said_P.tolist() == [Said.TIED_PAIRS, Said.TIED_PAIRS, Said.THUMB]
@@ -160,4 +245,4 @@ def test_tokens_and_numbers():
     assert batch.margin_P.tolist() == [0.0, 1.0, 0.0]
     assert batch.sure_P.tolist() == pytest.approx([0.9, 0.75 * 0.9 + 0.25 * 0.1, 0.9])
     lengths = [3, 2, 1, 2, 2, 2]
-    assert batch.offset_B.tolist() == pytest.approx([0.5 * math.log(n) for n in lengths])
+    assert batch.offset_B.tolist() == pytest.approx([0.5 * (math.log(n) - 1) for n in lengths])

@@ -13,9 +13,9 @@ from plaudit.batch import Needs, pack
 from plaudit.errors import RecordError
 from plaudit.evaluation.reward import held_out as measures
 from plaudit.losses import tie_loss
-from plaudit.models.load import Machine
+from plaudit.models.load import Machine, adapted
 from plaudit.models.network import LanguageNetwork, RewardNetwork
-from plaudit.recipe import Recipe, Reward, Text
+from plaudit.recipe import Adapter, Recipe, Reward, Text
 from plaudit.records import Choice, Comment, Comparison, Judgement, Preferred, Prompt, Ranking, Thumb
 from plaudit.records import Scores as JudgedScores
 from plaudit.runs import Run
@@ -176,6 +176,18 @@ def test_patience_ends_it_and_keeps_the_best(tmp_path, capsys):
     assert float(found.total.detach()) / found.denominator == pytest.approx(min(looks), abs=1e-4)
     with pytest.raises(RecordError, match=r"reward\.patience 2 looks at held-out judgements, and none of 0"):
         train(tmp_path / "other", judgements, patience=2)
+    quiet = [one.model_copy(update={"annotator": "bob"}) for one in held_out]
+    with pytest.raises(RecordError, match=r"reward\.patience 2 looks at held-out judgements, and none of 16"):
+        train(tmp_path / "quiet", judgements, quiet, patience=2, annotators={"bob": 0})
+
+
+def test_patience_looks_at_ties_and_grades_that_nobody_trained_on(tmp_path):
+    ordered = [judged(["ee", "x"], Ranking(ranks=(1, 2)), f"q {n}") for n in range(8)]
+    tied = judged(["e", "y", "ez"], Ranking(ranks=(1, 2, 1)), "h")
+    graded = judged(["ey"], JudgedScores(scores=(4.0,), scale=(1.0, 5.0)), "g")
+    train(tmp_path, ordered, [ordered[0], tied, graded], patience=1, look_every=1, epochs=2)
+    rows = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert math.isfinite(rows[0]["reward/held_out_loss"])
 
 
 def test_interrupted_patience_ends_with_the_same_bits(tmp_path, monkeypatch):
@@ -201,6 +213,11 @@ def test_a_curriculum_begins_with_what_is_clear(tmp_path):
     assert runs["off"] != sorted(runs["off"], reverse=True)
 
 
+def test_a_curriculum_of_equals_is_the_order_that_is_drawn(tmp_path):
+    plain, even = (train(tmp_path / str(on), people(0, 12), curriculum=on, epochs=1) for on in (False, True))
+    assert torch.equal(plain.head.weight, even.head.weight)
+
+
 def test_what_length_explains_the_reward_need_not_say(tmp_path):
     # longer wins in 3 of 4, and an `e` decides it in all: the reward shall know the `e`
     judgements = []
@@ -209,7 +226,7 @@ def test_what_length_explains_the_reward_need_not_say(tmp_path):
         judgements.append(judged([long, short], Ranking(ranks=(1, 2) if n % 4 else (2, 1)), f"q {n}"))
     items, _ = judged_tokens(judgements, WORDS, Reward())
     # gap of log lengths: 10 tokens against 3, end token and all; log-odds 3
-    assert length_worth(items) == pytest.approx(math.log(3) / math.log(10 / 3), abs=0.02)
+    assert length_worth(items).slope == pytest.approx(math.log(3) / math.log(10 / 3), abs=0.02)
     plain, debiased = (
         train(tmp_path / str(on), judgements, length_debias=on, epochs=3, optimiser={"learning_rate": 2e-3})
         for on in (False, True)
@@ -220,6 +237,50 @@ def test_what_length_explains_the_reward_need_not_say(tmp_path):
         float(-n.outputs(tree, Needs(score=True)).score_B.detach().view(-1, 2).diff().mean()) for n in (plain, debiased)
     ]
     assert gaps[1] < gaps[0]
+
+
+def thumbs(answer, up, down):
+    return [judged([answer], Thumb(up=n < up), f"{answer} {n}") for n in range(up + down)]
+
+
+def test_that_most_thumbs_go_up_is_nothing_that_length_explains():
+    even = [*thumbs("ab", 8, 2), *thumbs("ab" * 15, 8, 2)]  # 3 tokens and 31, end token and all: log-odds log 4
+    items, _ = judged_tokens(even, WORDS, Reward())
+    length = length_worth(items)
+    assert length.slope == pytest.approx(0, abs=1e-3)
+    assert length.centre == pytest.approx((math.log(3) + math.log(31)) / 2)
+    # 1 of 5 and 4 of 5: log-odds of -log 4 and log 4, over the gap of log lengths; nothing at the centre
+    items, _ = judged_tokens([*thumbs("ab", 2, 8), *thumbs("ab" * 15, 8, 2)], WORDS, Reward())
+    length = length_worth(items)
+    assert length.slope == pytest.approx(2 * math.log(4) / math.log(31 / 3), abs=0.02)
+    assert float(judged_batch(items, length).offset_B.mean()) == pytest.approx(0, abs=1e-6)
+
+
+def test_each_quality_has_its_own_share_of_thumbs_up():
+    """More of the one about short answers, more of the other about long ones: of length itself, nothing is said."""
+    short, long = "ab", "ab" * 15
+    about = {"few": [*thumbs(short, 4, 16), *thumbs(long, 1, 4)], "many": [*thumbs(short, 4, 1), *thumbs(long, 16, 4)]}
+    judgements = [one.model_copy(update={"quality": name}) for name, said in about.items() for one in said]
+    items, _ = judged_tokens(judgements, WORDS, Reward(qualities=dict.fromkeys(about, 1.0)))
+    assert length_worth(items).slope == pytest.approx(0, abs=0.02)  # 0.65 by one constant for both
+
+
+def test_what_length_is_worth_in_comparisons_is_no_part_of_a_rating(tmp_path):
+    longer = [judged(["xyxyxyxy", "xy"], Ranking(ranks=(1, 2)), f"q {n}") for n in range(24)]
+    rated = [
+        judged([a], JudgedScores(scores=(score,), scale=(1, 5)), f"{a} {n}")
+        for n in range(24)
+        for a, score in (("zxzxzxzx", 3.0), ("zx", 3.0), ("e", 5.0), ("ee", 1.0))
+    ]
+    items, _ = judged_tokens([*longer, *rated], WORDS, Reward(ratings="squared"))
+    offset_B = judged_batch(items, length_worth(items)).offset_B
+    assert offset_B[0] > offset_B[1]
+    assert offset_B[48:].tolist() == [0.0] * 96
+    grades, _ = judged_tokens(rated, WORDS, Reward())
+    assert not judged_batch(grades, length_worth(items)).offset_B.any()
+    for ratings in ("auto", "squared"):
+        with pytest.raises(RecordError, match=r"length_debias learns from comparisons and thumbs .* \(96 by "):
+            train(tmp_path / ratings, rated, length_debias=True, ratings=ratings)
 
 
 def test_spoiled_answers_are_learned_to_be_worse(tmp_path):
@@ -248,8 +309,11 @@ def test_an_adversary_is_met_and_leaves_the_embeddings_where_they_were(tmp_path)
     assert not torch.equal(plain.head.weight, hardened.head.weight)
 
 
-def test_an_attack_is_a_step_along_the_gradient_and_back():
-    network = RewardNetwork(tiny_model(reward=True))
+@pytest.mark.parametrize("adapter", [None, Adapter(rank=2)], ids=["whole", "adapter"])
+def test_an_attack_is_a_step_along_the_gradient_and_back(adapter):
+    network = RewardNetwork(adapted(tiny_model(reward=True), adapter, seed=0, task="SEQ_CLS"))
+    free = network.embeddings().requires_grad
+    assert free is (adapter is None)
     settings = Reward().optimiser.model_copy(update={"learning_rate": 1e-12})
     learner = ModelLearner(network, settings, steps=9, machine=CPU, micro_tokens=8192)
     batch = judged_batch(judged_tokens(people(0, 8), WORDS, Reward())[0])
@@ -259,14 +323,17 @@ def test_an_attack_is_a_step_along_the_gradient_and_back():
         found = loss(network.outputs(batch.tree, loss.needs), batch)
         return found.total / found.denominator
 
+    network.embeddings().requires_grad_(True)
     (gradient,) = torch.autograd.grad(value(), network.embeddings())
+    network.embeddings().requires_grad_(free)
     with torch.no_grad():
         network.embeddings().add_(gradient, alpha=float(0.01 * before.norm() / gradient.norm()))
         expected = float(value())
         network.embeddings().copy_(before)
     metrics = learner.step(Part(batch, loss), adversary=0.01)
     assert metrics["loss_under_attack"] == pytest.approx(expected, rel=1e-4)
-    torch.testing.assert_close(network.embeddings(), before, atol=1e-6, rtol=0)
+    torch.testing.assert_close(network.embeddings().detach(), before, atol=1e-6, rtol=0)
+    assert network.embeddings().requires_grad is free
 
 
 def test_the_trunk_goes_on_as_a_language_model(tmp_path):

@@ -211,3 +211,11 @@ def test_every_epoch_sees_every_item_once(items, size):
     if items > 4:
         assert len(set(epochs)) > 1  # each in an order of its own
         assert minibatch_indices(items, items, 0, seed=5) != minibatch_indices(items, items, 0, seed=6)
+
+
+def test_the_first_epoch_may_have_a_given_order():
+    """The step that reaches into the second epoch too takes the last of it: all are seen before one is seen twice."""
+    opening = [4, 2, 0, 1, 3]
+    drawn = [i for step in range(5) for i in minibatch_indices(5, 2, step, seed=5, opening=opening)]
+    assert drawn[:5] == opening
+    assert drawn[5:] == minibatch_indices(5, 5, 1, seed=5)

@@ -13,15 +13,16 @@ from plaudit.evaluation.reward import held_out as held_out_measures
 from plaudit.loop.ground import Ground
 from plaudit.models.load import adapted, new_lstm_reward, new_reward
 from plaudit.models.network import RewardNetwork
-from plaudit.models.save import change_config, save_adapter, save_model
-from plaudit.recipe import Sampling
+from plaudit.models.save import Setting, change_config, save_adapter, save_model
+from plaudit.recipe import Reward, Sampling
 from plaudit.records import Group, Judgement
-from plaudit.runs import write_json
+from plaudit.runs import read_json, write_json
 from plaudit.runs.progress import say
 from plaudit.scorers import EnsembleScorer, ModelScorer
 from plaudit.scorers.ensemble import load_members, save_ensemble
 from plaudit.seeds import derive
 from plaudit.text import Words
+from plaudit.training.judged import said_by
 from plaudit.training.reward_stage import train_reward
 
 __all__ = ["reward_stage", "train_member"]
@@ -43,7 +44,18 @@ def reward_stage(ground: Ground) -> None:
         members = [member.raw() for member in loaded]
         found = held_out_measures(members[0] if len(members) == 1 else EnsembleScorer(members).raw(), held)
         _normalise(ground, folders, members)
-        write_json(made / "evaluation.json", found)
+        write_json(made / "evaluation.json", {**found, "learned": _learned(train, settings, folders)})
+
+
+def _learned(train: Sequence[Judgement], settings: Reward, folders: Sequence[Path]) -> dict[str, Any]:
+    """What the models learned from, and what they learned beside the scores: how frequent ties are, where grades begin.
+
+    The latter by the name of each model's folder, in the units of the raw score.
+    """
+    mix = said_by(train, settings)[1]
+    beside = {folder.name: read_json(folder / "config.json").get("reward_scales") for folder in folders}
+    found = {"judgements": mix.counts, "left_out": mix.left_out, "pooled": mix.pooled, **beside}
+    return {name: value for name, value in found.items() if value}
 
 
 def train_member(
@@ -88,10 +100,13 @@ def train_member(
     if settings.language:
         network.add_language_head(ground.language_model(trunk, random=settings.start == "random"))
     train_reward(ground.run, network, words, train, settings, ground.recipe, ground.machine, held, member=member)
+    told: dict[str, Setting] = {"reward_gain": 1.0, "reward_bias": 0.0}
+    if network.scales is not None:
+        told["reward_scales"] = network.scales.values()
     if shared is not None:
-        save_adapter(model, folder, words.tokenizer, trunk="../trunk", reward_gain=1.0, reward_bias=0.0)
+        save_adapter(model, folder, words.tokenizer, trunk="../trunk", **told)
     else:
-        save_model(model, folder, words.tokenizer, reward_gain=1.0, reward_bias=0.0)
+        save_model(model, folder, words.tokenizer, **told)
 
 
 def _new_reward(ground: Ground, trunk: str, words: Words, seed: int, *, random: bool = False) -> Any:

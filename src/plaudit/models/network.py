@@ -234,6 +234,7 @@ class Scales(nn.Module):
 
     def __init__(self, tie_share: float, grade_counts: Sequence[int] = ()) -> None:
         super().__init__()
+        self.ties = tie_share > 0
         share = min(max(tie_share, 1e-3), 1 - 1e-3)
         total = sum(grade_counts) + len(grade_counts)
         above = [sum(n + 1 for n in grade_counts[c:]) / total for c in range(1, len(grade_counts))]
@@ -251,6 +252,11 @@ class Scales(nn.Module):
     def cut_C(self) -> Tensor:
         """[C] the scores between grades, rising; none where there are no grades."""
         return cuts_of(cast(Tensor, self.free_start_C) + self.STEP * self.free_moved_C)
+
+    def values(self) -> dict[str, float | list[float]]:
+        """`tie` where there are ties, `cuts` where there are grades, in the units of the raw score."""
+        tie: dict[str, float | list[float]] = {"tie": float(self.tie().detach())} if self.ties else {}
+        return tie | ({"cuts": self.cut_C().tolist()} if len(self.free_moved_C) else {})
 
 
 def reads_both_ways(model: Any) -> bool:

@@ -8,7 +8,7 @@ import json
 import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from torch import nn
 
@@ -16,17 +16,20 @@ from plaudit.models.lstm import LstmModel
 from plaudit.models.packed import bare, body_of
 from plaudit.runs.folder import reporting_full_disk
 
-__all__ = ["change_config", "save_adapter", "save_model"]
+__all__ = ["Setting", "change_config", "save_adapter", "save_model"]
+
+Setting: TypeAlias = float | int | Mapping[str, float | list[float]] | None
+"""What a model folder's `config.json` can be told besides."""
 
 
-def save_model(model: Any, folder: Path, tokenizer: Any, **config: float) -> None:
+def save_model(model: Any, folder: Path, tokenizer: Any, **config: Setting) -> None:
     """Write a plain Transformers folder, aside and then renamed; an adapter is merged into a copy first.
 
     A sequence classifier gets a pad token that no text ends with, because Transformers reads the score at the last
     token that is not pad; without such a token it gets none, and Transformers takes one text at a time.
 
     Args:
-        config: further values for `config.json`, such as the gain and bias of a reward model.
+        config: further values for `config.json`, such as the gain and bias of a reward model and its `reward_scales`.
 
     Raises:
         RunError: the disk is full; what was in the folder is still there.
@@ -38,7 +41,7 @@ def save_model(model: Any, folder: Path, tokenizer: Any, **config: float) -> Non
             (aside / "README.md").write_text(_HOW_TO_LOAD.format(model=type(model).__name__), encoding="utf-8")
 
 
-def save_adapter(model: Any, folder: Path, tokenizer: Any, *, trunk: str, **config: float) -> None:
+def save_adapter(model: Any, folder: Path, tokenizer: Any, *, trunk: str, **config: Setting) -> None:
     """Write what a classifier under an adapter has learned, its head included, and nothing of its trunk.
 
     It is PEFT's own folder, with the classifier's config and the tokenizer beside it.
@@ -58,7 +61,7 @@ def save_adapter(model: Any, folder: Path, tokenizer: Any, *, trunk: str, **conf
 
 
 @contextlib.contextmanager
-def _written(folder: Path, model: Any, tokenizer: Any, config: Mapping[str, float | int | None]) -> Iterator[Path]:
+def _written(folder: Path, model: Any, tokenizer: Any, config: Mapping[str, Setting]) -> Iterator[Path]:
     """A folder to write a model into, aside, which then gets its tokenizer and its name."""
     if isinstance(getattr(bare(model), "score", None), nn.Module):  # an encoder takes its padding from the mask alone
         tokenizer = _with_pad_apart(tokenizer)
@@ -105,7 +108,7 @@ model = PeftModel.from_pretrained(trunk, folder)
 """
 
 
-def change_config(folder: Path, **values: float | int | None) -> None:
+def change_config(folder: Path, **values: Setting) -> None:
     """Set further values in a model folder's `config.json`, written aside and renamed."""
     path = folder / "config.json"
     aside = path.with_name("config.json.writing")

@@ -91,6 +91,8 @@ class RewardView:
     calibration: Card | None
     by_k: tuple[tuple[str, str, str, str], ...]
     """K, accuracy, interval, pairs."""
+    learned: tuple[tuple[str, str], ...]
+    """Judgements to train on, by their loss, and what was learned beside the scores."""
     others: tuple[tuple[str, str], ...]
 
 
@@ -252,12 +254,14 @@ def reward_view(folder: RunFolder) -> RewardView | None:
         "expected_calibration_error",
         "calibration",
         "groups",
+        "learned",
     }
     return RewardView(
         rates=tuple(rates),
         facts=tuple(facts),
         calibration=calibration_card(found.get("calibration")),
         by_k=tuple(_by_k(part(found, "groups").get("answers"))),
+        learned=flat(part(found, "learned")),
         others=flat({name: value for name, value in found.items() if name not in known}),
     )
 

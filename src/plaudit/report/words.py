@@ -361,6 +361,12 @@ _REWARD: dict[str, tuple[str, str]] = {
     "rm.by_k": ("By number of ranked answers (K)", "按排序回答数（K）"),
     "rm.k": ("K", "K"),
     "rm.accuracy.column": ("Accuracy", "准确率"),
+    "rm.learned": ("What it learned from", "学习所用的评判"),
+    "rm.learned.about": (
+        "Judgements to train on, by their loss. Between equal answers, ties are e^tie times as frequent as "
+        "wins of one; cuts are the scores between grades.",
+        "训练所用的评判，按损失分列。两个回答同样好时，平局的频率是一方胜出的 e^tie 倍；cuts 是等级之间的分界分数。",
+    ),
     "rm.others": ("Other values in reward-model/evaluation.json", "reward-model/evaluation.json 中的其他数值"),
 }
 

@@ -17,18 +17,31 @@ import statistics
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
 from plaudit.batch import pack
 from plaudit.errors import RecordError
+from plaudit.losses.listwise import LARGEST_TIE
 from plaudit.recipe import Reward
 from plaudit.records import Choice, Comment, Comparison, Judgement, Ranking, Scores, Thumb
 from plaudit.text import Words
-from plaudit.training.objectives import JudgedBatch, Said
+from plaudit.training.objectives import COMPARED, JudgedBatch, Said
 
-__all__ = ["Judged", "JudgedTokens", "Mix", "gathered", "judged_batch", "judged_tokens", "said_by"]
+__all__ = [
+    "Judged",
+    "JudgedTokens",
+    "LengthWorth",
+    "Mix",
+    "check_read",
+    "check_watched",
+    "gathered",
+    "judged_batch",
+    "judged_tokens",
+    "log_length",
+    "said_by",
+]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,7 +63,7 @@ class JudgedTokens:
     quality: int = 0
     """Which head, in the order of `reward.qualities`."""
     clearness: float = 0.0
-    """How far apart the answers are, in standard deviations of what was said; for the curriculum."""
+    """How far apart the answers are, against the root mean square of all distances of its kind; for the curriculum."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,48 +88,126 @@ class Mix:
     """Share of pairs that are tied, where ties are learned from."""
     grade_counts: tuple[int, ...]
     """Answers with each grade; empty where there are none."""
+    spread: tuple[float, float]
+    """Mean and standard deviation of all scores, on scales from 0 to 1, by which ratings are standardised."""
+    pooled: dict[str, int]
+    """Judgements by what they are about, where several things go into one score; else nothing."""
+
+    def has(self, *kinds: Said) -> bool:
+        """Whether a judgement takes one of these losses."""
+        return any(kind.words in self.counts for kind in kinds)
 
     def describe(self) -> str:
         """One line."""
         kept = ", ".join(f"{count} by {name}" for name, count in self.counts.items())
         out = "".join(f"; {count} left out: {why}" for why, count in self.left_out.items())
-        return f"{kept or 'none'}{out}"
+        about = ", ".join(f"{count} about {name}" for name, count in self.pooled.items())
+        return f"{kept or 'none'}{out}{f'; {about} in one score: reward.qualities tells them apart' if about else ''}"
 
 
-def said_by(judgements: Iterable[Judgement], settings: Reward) -> tuple[list[Judged], Mix]:
+def said_by(judgements: Iterable[Judgement], settings: Reward, learned: Mix | None = None) -> tuple[list[Judged], Mix]:
     """The judgements that say something about order or worth, each with its loss; and what they are.
 
     Lone scores of one prompt by one annotator are put together, so that the prompt is computed once.
 
+    Args:
+        judgements: what people said.
+        settings: the stage's.
+        learned: of the judgements that were trained on, where these are held out: whether ties count, the mean and
+            spread of ratings and whether there are grades at all are decided there.
+
     Raises:
-        RecordError: scores shall be read as numbers, but nobody said on which scale.
+        RecordError: scores shall be read as numbers, but nobody said on which scale; or more answers are tied than the
+            loss of whole rankings takes.
     """
-    together = gathered(judgements)
-    spread = _spread_of(together)
-    found: list[Judged] = []
     left_out: Counter[str] = Counter()
-    for judgement in together:
+    heard: list[Judgement] = []
+    for judgement in gathered(judgements):
         if settings.qualities and judgement.quality not in settings.qualities:
             left_out[f"about {judgement.quality or 'no quality'}, which is not in reward.qualities"] += 1
-            continue
+        elif not _weight(judgement, settings):
+            left_out["by annotators who weigh 0 in reward.annotators"] += 1
+        else:
+            heard.append(judgement)
+    spread = _spread_of(heard) if learned is None else learned.spread
+    found: list[Judged] = []
+    for judgement in heard:
         one = _fitted(judgement, settings, spread)
         if isinstance(one, str):
             left_out[one] += 1
+        elif learned is not None and one.said in (Said.GRADE, Said.RATING) and not learned.has(one.said):
+            left_out[f"by {one.said.words}, as none of those to train on"] += 1
         else:
             found.append(one)
-    paired = [one.ranks for one in found if one.said is Said.PAIRS]
-    has_ties = any(len(set(ranks)) < len(ranks) for ranks in paired)
-    if settings.ties and has_ties and any(len(set(ranks)) > 1 for ranks in paired):
+    if learned.has(Said.TIED_PAIRS) if learned is not None else settings.ties and _teach_ties(found):
         found = [_with_ties(one) for one in found]
     else:
         before = len(found)
         found = [one for one in found if one.said is not Said.PAIRS or len(set(one.ranks)) > 1]
         if before > len(found):
             left_out["a full tie"] += before - len(found)
-    return found, _mix(found, dict(left_out), settings.grades)
+    return found, _mix(found, dict(left_out), settings, spread)
 
 
-def _mix(found: Sequence[Judged], left_out: dict[str, int], steps: int) -> Mix:
+def _teach_ties(found: Sequence[Judged]) -> bool:
+    """Whether something is tied, and something is not."""
+    paired = [one.ranks for one in found if one.said is Said.PAIRS]
+    return any(len(set(ranks)) < len(ranks) for ranks in paired) and any(len(set(ranks)) > 1 for ranks in paired)
+
+
+def check_read(mix: Mix, settings: Reward, everything: Iterable[Judgement]) -> None:
+    """Refuse settings that would do nothing with what people said.
+
+    Args:
+        mix: of the judgements to train on, as `said_by` gives it.
+        settings: the stage's.
+        everything: all judgements, those held out too, whose annotators may be named.
+
+    Raises:
+        RecordError: nothing that a setting is for was said.
+    """
+    if settings.length_debias and not mix.has(*COMPARED, Said.THUMB):
+        raise RecordError(
+            "reward.length_debias learns from comparisons and thumbs what length is worth, and the judgements to train "
+            f"on hold neither ({mix.describe()}): leave it out, or set reward.ratings to pairs"
+        )
+    if settings.label_smoothing and not mix.has(*(COMPARED - {Said.WHOLE}), Said.THUMB):
+        raise RecordError(
+            "reward.label_smoothing is for pairs, choices of the best and thumbs, and the judgements to train on are "
+            f"others ({mix.describe()}): leave it out, or set reward.rankings or reward.ratings to pairs"
+        )
+    names = {judgement.annotator or "" for judgement in everything}
+    if unknown := settings.annotators.keys() - names:
+        raise RecordError(
+            f"reward.annotators weighs {_people(unknown)}, of whom there is no judgement; there are judgements of "
+            f"{_people(names)}"
+        )
+
+
+def check_watched(watched: Sequence[object], held_out: Sequence[Judgement], settings: Reward) -> None:
+    """Refuse patience that has nothing to look at.
+
+    Args:
+        watched: those of the held-out judgements that say something.
+        held_out: all of them.
+        settings: the stage's.
+
+    Raises:
+        RecordError: there is patience, and none says something.
+    """
+    if settings.patience is not None and not watched:
+        raise RecordError(
+            f"reward.patience {settings.patience} looks at held-out judgements, and none of {len(held_out)} says "
+            "which answer is better: raise data.held_out"
+        )
+
+
+def _people(names: Iterable[str]) -> str:
+    first, rest = sorted(names)[:10], sorted(names)[10:]
+    return ", ".join(name or "nobody by name" for name in first) + (f" and {len(rest)} more" if rest else "")
+
+
+def _mix(found: Sequence[Judged], left_out: dict[str, int], settings: Reward, spread: tuple[float, float]) -> Mix:
     tied = pairs = 0
     grades: Counter[int] = Counter()
     for one in found:
@@ -126,12 +217,19 @@ def _mix(found: Sequence[Judged], left_out: dict[str, int], steps: int) -> Mix:
             tied += sum(count * (count - 1) // 2 for count in Counter(one.ranks).values())
         if one.said is Said.GRADE:
             grades.update(int(grade) for grade in one.target)
+    about = Counter(one.judgement.quality or "no quality" for one in found)
     return Mix(
         counts=dict(Counter(one.said.words for one in found)),
         left_out=left_out,
         tie_share=tied / pairs if pairs else 0.0,
-        grade_counts=tuple(grades[grade] for grade in range(steps)) if grades else (),
+        grade_counts=tuple(grades[grade] for grade in range(settings.grades)) if grades else (),
+        spread=spread,
+        pooled=dict(about) if len(about) > 1 and not settings.qualities else {},
     )
+
+
+def _weight(judgement: Judgement, settings: Reward) -> float:
+    return settings.annotators.get(judgement.annotator or "", 1.0)
 
 
 def _fitted(judgement: Judgement, settings: Reward, spread: tuple[float, float]) -> Judged | str:
@@ -156,7 +254,20 @@ def _fitted(judgement: Judgement, settings: Reward, spread: tuple[float, float])
         return "the same answer at two ranks"
     if said is Said.WHOLE and len(set(ranks)) == 1:
         return "a full tie"
+    if said is Said.WHOLE:
+        _check_ties(judgement, ranks, settings)
     return Judged(judgement=judgement, said=said, ranks=ranks, target=target)
+
+
+def _check_ties(judgement: Judgement, ranks: Sequence[int], settings: Reward) -> None:
+    above_last = [rank for rank in ranks if rank < max(ranks) or settings.negatives]  # a negative is ranked behind all
+    rank, count = Counter(above_last).most_common(1)[0]
+    if count > LARGEST_TIE:
+        where = "any rank where reward.negatives adds a last one" if rank == max(ranks) else "a rank above the last"
+        raise RecordError(
+            f"prompt {judgement.prompt.id}: {count} of its answers share the rank {rank}, and a whole ranking takes up "
+            f"to {LARGEST_TIE} at {where}: set reward.rankings to pairs"
+        )
 
 
 def _with_ties(one: Judged) -> Judged:
@@ -211,7 +322,10 @@ def _spread_of(judgements: Sequence[Judgement]) -> tuple[float, float]:
 
 
 def gathered(judgements: Iterable[Judgement]) -> list[Judgement]:
-    """Scores of single answers to one prompt, by one annotator on one scale, as one, where the first was."""
+    """Scores of single answers to one prompt, by one annotator on one scale, as one, where the first was.
+
+    What nobody by name said of one answer again and again may be several people's, and is averaged.
+    """
     kept: list[Judgement | list[Judgement]] = []
     places: dict[tuple[Any, ...], list[Judgement]] = {}
     for judgement in judgements:
@@ -232,28 +346,62 @@ def _joined(parts: Sequence[Judgement]) -> Judgement:
     assert isinstance(first, Scores)
     if len(parts) == 1:
         return parts[0]
-    scores = tuple(one.verdict.scores[0] for one in parts if isinstance(one.verdict, Scores))
+    said = [(one.answers[0], one.verdict.scores[0]) for one in parts if isinstance(one.verdict, Scores)]
+    if parts[0].annotator is None:
+        heard: dict[str, list[float]] = {}
+        for answer, score in said:
+            heard.setdefault(answer, []).append(score)
+        said = [(answer, statistics.fmean(scores)) for answer, scores in heard.items()]
     return Judgement(
         prompt=parts[0].prompt,
-        answers=tuple(one.answers[0] for one in parts),
-        verdict=Scores(scores=scores, scale=first.scale),
+        answers=tuple(answer for answer, _ in said),
+        verdict=Scores(scores=tuple(score for _, score in said), scale=first.scale),
         annotator=parts[0].annotator,
         quality=parts[0].quality,
     )
 
 
-def judged_tokens(judgements: Iterable[Judgement], words: Words, settings: Reward) -> tuple[list[JudgedTokens], Mix]:
+def judged_tokens(
+    judgements: Iterable[Judgement], words: Words, settings: Reward, learned: Mix | None = None
+) -> tuple[list[JudgedTokens], Mix]:
     """The judgements that say something as tokens, with their losses, weights, margins and doubts; and what they are.
 
+    Takes what `said_by` takes.
+
     Raises:
-        RecordError: scores shall be read as numbers, but nobody said on which scale.
+        RecordError: scores shall be read as numbers, but nobody said on which scale; or more answers are tied than the
+            loss of whole rankings takes.
         TextError: a prompt is too long.
     """
-    found, mix = said_by(judgements, settings)
-    return [_tokens(one, words, settings) for one in found], mix
+    found, mix = said_by(judgements, settings, learned)
+    clear = _clearness([one.judgement for one in found])
+    return [_tokens(one, words, settings, clearness) for one, clearness in zip(found, clear, strict=True)], mix
 
 
-def _tokens(one: Judged, words: Words, settings: Reward) -> JudgedTokens:
+def _clearness(judgements: Sequence[Judgement]) -> list[float]:
+    """How far apart the answers of each are, so that strengths, and scores on any scale, can be put in one order."""
+    kinds, distances = zip(*map(_distance, judgements), strict=True) if judgements else ((), ())
+    squares: dict[str, list[float]] = {kind: [] for kind in kinds}
+    for kind, distance in zip(kinds, distances, strict=True):
+        squares[kind] += [distance**2] * (distance > 0)
+    unit = {kind: math.sqrt(statistics.fmean(found)) if found else 1.0 for kind, found in squares.items()}
+    return [distance / unit[kind] for kind, distance in zip(kinds, distances, strict=True)]
+
+
+def _distance(judgement: Judgement) -> tuple[str, float]:
+    """In the unit of its kind; 0 where nobody said how far."""
+    match judgement.verdict:
+        case Comparison(strength=float(strength)):
+            return "strength", strength
+        case Scores(scale=None, scores=scores):
+            return "scores", max(scores) - min(scores)
+        case Scores() as verdict:
+            on_scale = _in_scale(judgement, verdict)
+            return "scores on a scale", max(on_scale) - min(on_scale)
+    return "order alone", 0.0
+
+
+def _tokens(one: Judged, words: Words, settings: Reward, clearness: float) -> JudgedTokens:
     judgement = one.judgement
     prompt = words.prompt_ids(judgement.prompt)
     verdict = judgement.verdict
@@ -267,21 +415,42 @@ def _tokens(one: Judged, words: Words, settings: Reward) -> JudgedTokens:
         said=one.said,
         ranks=one.ranks,
         target=one.target,
-        weight=settings.annotators.get(judgement.annotator or "", 1.0),
+        weight=_weight(judgement, settings),
         margin=settings.margin * (strength or 0.0),
         sure=stated * (1 - slip) + (1 - stated) * slip,
         quality=list(settings.qualities).index(judgement.quality) if settings.qualities and judgement.quality else 0,
-        clearness=strength or (max(verdict.scores) - min(verdict.scores) if isinstance(verdict, Scores) else 0.0),
+        clearness=clearness,
     )
 
 
-def judged_batch(chosen: Sequence[JudgedTokens], offset: float = 0.0) -> JudgedBatch:
+class LengthWorth(NamedTuple):
+    """What the length of an answer is known to be worth beforehand, in log-odds (see `Reward.length_debias`)."""
+
+    slope: float = 0.0
+    """Of each unit of log length."""
+    centre: float = 0.0
+    """The log length that is worth 0."""
+
+    def offsets(self, item: JudgedTokens) -> list[float]:
+        """Of each answer; 0 where a score is not in log-odds of one answer against another, or of a thumb."""
+        if item.said in (Said.GRADE, Said.RATING):
+            return [0.0] * len(item.answers)
+        return [self.slope * (log_length(answer) - self.centre) for answer in item.answers]
+
+
+def log_length(answer: Sequence[int]) -> float:
+    """Of an answer's tokens; an empty answer counts as one."""
+    return math.log(max(1, len(answer)))
+
+
+def judged_batch(chosen: Sequence[JudgedTokens], length: LengthWorth | None = None) -> JudgedBatch:
     """Judgements as one packed batch; K may differ from one to the next.
 
     Args:
         chosen: the judgements.
-        offset: what a unit of log length is known to be worth beforehand, in log-odds (see `Reward.length_debias`).
+        length: what the length of an answer is known to be worth; nothing when not given.
     """
+    length = length or LengthWorth()
     return JudgedBatch(
         tree=pack([(item.prompt, item.answers) for item in chosen], names=[item.name for item in chosen]),
         said_P=torch.tensor([int(item.said) for item in chosen]),
@@ -291,5 +460,5 @@ def judged_batch(chosen: Sequence[JudgedTokens], offset: float = 0.0) -> JudgedB
         margin_P=torch.tensor([item.margin for item in chosen]),
         sure_P=torch.tensor([item.sure for item in chosen]),
         quality_P=torch.tensor([item.quality for item in chosen]),
-        offset_B=torch.tensor([offset * math.log(max(1, len(a))) for item in chosen for a in item.answers]),
+        offset_B=torch.tensor([offset for item in chosen for offset in length.offsets(item)]),
     )

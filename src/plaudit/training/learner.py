@@ -9,7 +9,8 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -193,10 +194,11 @@ class ModelLearner:
         rate = learning_rate_at(self.done, self.steps, self.settings)
         metrics: dict[str, float] = {}
         self._optimiser.zero_grad(set_to_none=True)
-        for part in parts:
-            metrics |= self._add_gradient(part)
-        if adversary:
-            metrics["loss_under_attack"] = self._add_attacked_gradient(parts, adversary)
+        with self._embeddings_open() if adversary else nullcontext():
+            for part in parts:
+                metrics |= self._add_gradient(part)
+            if adversary:
+                metrics["loss_under_attack"] = self._add_attacked_gradient(parts, adversary)
         for name, parameters in self._groups.items():
             norm = torch.nn.utils.clip_grad_norm_(parameters, self.settings.clip_norm)
             if not bool(torch.isfinite(norm)):
@@ -274,6 +276,19 @@ class ModelLearner:
         for parameter, kept in zip(self._groups[group], weights, strict=True):
             parameter.copy_(kept)
 
+    @contextmanager
+    def _embeddings_open(self) -> Iterator[None]:
+        """Let the embeddings have a gradient, those too that stay as they are under an adapter."""
+        matrix = self.network.embeddings()
+        frozen = not matrix.requires_grad
+        matrix.requires_grad_(True)
+        try:
+            yield
+        finally:
+            if frozen:
+                matrix.requires_grad_(False)
+                matrix.grad = None
+
     def _add_attacked_gradient(self, parts: Sequence[Part], size: float) -> float:
         """Add the gradient at embeddings that are shifted along their gradient, and shift them back; the loss there."""
         matrix = self.network.embeddings()
@@ -282,15 +297,16 @@ class ModelLearner:
         kept = matrix.detach().clone()
         with torch.no_grad():
             matrix.add_(matrix.grad, alpha=float(size * matrix.norm() / matrix.grad.norm()))
-        attacked = sum(part.weight * self._add_gradient(part)["loss"] for part in parts)
-        with torch.no_grad():
-            matrix.copy_(kept)
-        return float(attacked)
+        try:
+            return float(sum(part.weight * self._add_gradient(part)["loss"] for part in parts))
+        finally:
+            with torch.no_grad():
+                matrix.copy_(kept)
 
     def _add_gradient(self, part: Part, machine: Machine | None = None) -> dict[str, float]:
         """Add the gradient of one part's mean loss to what is there, in the learner's precision or another's."""
         machine = machine or self.machine
-        parameters = [p for group in self._groups.values() for p in group]
+        parameters = [p for p in self.network.parameters() if p.requires_grad]
         before = [p.grad for p in parameters]
         for parameter in parameters:
             parameter.grad = None

@@ -16,11 +16,9 @@ from plaudit.batch import Needs
 from plaudit.seeds import derive
 from plaudit.training.judged import JudgedTokens, judged_batch
 from plaudit.training.learner import ModelLearner
-from plaudit.training.objectives import Said, own_score
+from plaudit.training.objectives import COMPARED, own_score
 
 __all__ = ["spoiled", "with_negatives"]
-
-_COMPARED = (Said.PAIRS, Said.TIED_PAIRS, Said.BEST_PAIRS, Said.CHOICE, Said.WHOLE)
 
 
 def spoiled(answer: Sequence[int], other: Sequence[int], seed: int) -> list[tuple[int, ...]]:
@@ -55,7 +53,7 @@ def with_negatives(items: Sequence[JudgedTokens], learner: ModelLearner, share: 
     """
     draws = np.random.Generator(np.random.Philox(key=seed)).random(len(items))
     chosen = [
-        i for i, item in enumerate(items) if draws[i] < share and item.said in _COMPARED and len(set(item.ranks)) > 1
+        i for i, item in enumerate(items) if draws[i] < share and item.said in COMPARED and len(set(item.ranks)) > 1
     ]
     ways: list[list[tuple[int, ...]]] = []
     for i in chosen:

@@ -21,6 +21,7 @@ from plaudit.losses.pointwise import centring_penalty, ordinal_loss, rating_loss
 from plaudit.losses.reduction import masked_sum, token_portion
 
 __all__ = [
+    "COMPARED",
     "JudgedBatch",
     "JudgementLoss",
     "LanguageLoss",
@@ -87,7 +88,8 @@ _WORDS = {
     Said.GRADE: "grade",
     Said.RATING: "squared error",
 }
-_COMPARED = frozenset({Said.PAIRS, Said.TIED_PAIRS, Said.BEST_PAIRS, Said.CHOICE, Said.WHOLE})
+COMPARED = frozenset({Said.PAIRS, Said.TIED_PAIRS, Said.BEST_PAIRS, Said.CHOICE, Said.WHOLE})
+"""What says of one answer against another, and not of one by itself."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -145,7 +147,7 @@ class JudgementLoss:
             if self.apart:
                 metrics[f"loss/{Said(kind).words}"] = (own_P.detach().sum(), len(mine))
         if self.centring:
-            compared_P = torch.tensor([Said(kind) in _COMPARED for kind in said], device=score_B.device)
+            compared_P = torch.tensor([Said(kind) in COMPARED for kind in said], device=score_B.device)
             pull_P = centring_penalty(own_B, sizes).masked_fill(~compared_P, 0.0)
             metrics["centring"] = (pull_P.detach().sum(), len(said))
             loss_P = loss_P + self.centring * pull_P

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import shutil
+import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,16 @@ from plaudit.runs import Run
 from plaudit.runs.progress import say
 from plaudit.seeds import derive
 from plaudit.text import Words
-from plaudit.training.judged import JudgedTokens, Mix, judged_batch, judged_tokens
+from plaudit.training.judged import (
+    JudgedTokens,
+    LengthWorth,
+    Mix,
+    check_read,
+    check_watched,
+    judged_batch,
+    judged_tokens,
+    log_length,
+)
 from plaudit.training.learner import ModelLearner, Part, on_device
 from plaudit.training.negatives import with_negatives
 from plaudit.training.objectives import JudgementLoss, Said
@@ -60,7 +70,7 @@ def train_reward(
         The learner, whose network is trained.
 
     Raises:
-        RecordError: no judgement orders anything, or patience has nothing to look at.
+        RecordError: no judgement orders anything, patience has nothing to look at, or a setting nothing to read.
     """
     items, mix = judged_tokens(judgements, words, settings)
     if not items:
@@ -68,6 +78,10 @@ def train_reward(
             f"reward: none of {len(judgements)} judgements says which answer is better ({mix.describe()})"
         )
     say(f"reward: {len(items)} judgements: {mix.describe()}")
+    check_read(mix, settings, [*judgements, *held_out])
+    length = length_worth(items) if settings.length_debias else None
+    if length is not None:
+        say(f"reward: twice the length is worth {length.slope * math.log(2):+.3f} log-odds; the reward need not say it")
     steps = max(1, math.ceil(settings.epochs * len(items) / settings.minibatch))
     network.scales = _scales(mix)
     if network.scales is not None:
@@ -79,26 +93,21 @@ def train_reward(
         items = [items[i] for i in draws.integers(len(items), size=len(items))]
     stage = stage_of(member)
     loss = JudgementLoss(centring=settings.centring, language=settings.language, apart=len(mix.counts) > 1)
-    offset = length_worth(items) if settings.length_debias else 0.0
-    if settings.length_debias:
-        say(f"reward: twice the length is worth {offset * math.log(2):+.3f} log-odds, which the reward need not say")
-    order = _clearest_first(items) if settings.curriculum else None
-    patience = _patience(settings, held_out, words, run.folder / "checkpoints" / f"{stage}-best")
+    opening = _clearest_first(items, seed) if settings.curriculum else None
+    patience = _patience(settings, held_out, mix, words, run.folder / "checkpoints" / f"{stage}-best")
 
     def body(step: int) -> dict[str, float] | None:
         if patience is not None and patience.over():
             return None
-        places = minibatch_indices(len(items), settings.minibatch, step, seed=seed)
-        if order is not None and (step + 1) * settings.minibatch <= len(items):
-            places = order[step * settings.minibatch : (step + 1) * settings.minibatch]
+        places = minibatch_indices(len(items), settings.minibatch, step, seed=seed, opening=opening)
         chosen = [items[i] for i in places]
         if settings.negatives:
             chosen = with_negatives(chosen, learner, settings.negatives, derive(seed, "negatives", step))
         with torch.random.fork_rng():  # dropout is the only draw
             torch.manual_seed(derive(seed, "dropout", step))
-            metrics = learner.step(Part(judged_batch(chosen, offset), loss), adversary=settings.adversary)
+            metrics = learner.step(Part(judged_batch(chosen, length), loss), adversary=settings.adversary)
         if patience is not None and ((step + 1) % settings.look_every == 0 or step + 1 == steps):
-            metrics["held_out_loss"] = patience.look(step + 1, learner, loss, offset)
+            metrics["held_out_loss"] = patience.look(step + 1, learner, loss, length)
         return metrics
 
     run_steps(run, stage, learner, steps, body, save_every=recipe.save_every, memory=patience)
@@ -118,35 +127,43 @@ def _scales(mix: Mix) -> Scales | None:
     return Scales(mix.tie_share, mix.grade_counts)
 
 
-def _clearest_first(items: Sequence[JudgedTokens]) -> list[int]:
-    return sorted(range(len(items)), key=lambda i: -items[i].clearness)
+def _clearest_first(items: Sequence[JudgedTokens], seed: int) -> list[int]:
+    """Those that are equally clear in the order in which they would have been seen otherwise."""
+    return sorted(minibatch_indices(len(items), len(items), 0, seed=seed), key=lambda i: -items[i].clearness)
 
 
-def length_worth(items: Sequence[JudgedTokens]) -> float:
-    """What a unit of log length is worth by itself, in log-odds: the best reward model that sees lengths alone.
+def length_worth(items: Sequence[JudgedTokens]) -> LengthWorth:
+    """What log length is worth by itself: the best reward model that sees lengths alone.
 
-    Found by the judgements' own losses. Those without an order, and ratings by squared error, have no say.
+    Found by the judgements' own losses, beside a constant of its own for the thumbs: that most go up says nothing about
+    length. Around the mean log length of what got a thumb, length is worth nothing, so that the score goes on to say
+    how frequent a thumb up is; comparisons see no constant. Grades and ratings have no say, and length none in them.
     """
     compared = [item for item in items if item.said not in (Said.GRADE, Said.RATING)]
     if not compared:
-        return 0.0
-    batch, loss = judged_batch(compared, 1.0), JudgementLoss()
+        return LengthWorth()
+    thumbed = [log_length(answer) for item in compared if item.said is Said.THUMB for answer in item.answers]
+    centre = statistics.fmean(thumbed) if thumbed else 0.0
+    batch, loss = judged_batch(compared, LengthWorth(1.0, centre)), JudgementLoss()
     length_B = batch.offset_B.double()
-    worth = torch.zeros((), dtype=torch.float64, requires_grad=True)
-    tie = torch.tensor(0.0, dtype=torch.float64, requires_grad=True)
+    size_P = torch.tensor([len(item.answers) for item in compared])
+    thumb_B = (batch.said_P == Said.THUMB).repeat_interleave(size_P).double()
+    quality_B = batch.quality_P.repeat_interleave(size_P)
+    worth, tie = (torch.zeros((), dtype=torch.float64, requires_grad=True) for _ in range(2))
+    up_Q = torch.zeros(int(quality_B.max()) + 1, dtype=torch.float64, requires_grad=True)
     plain = dataclasses.replace(batch, offset_B=torch.zeros_like(length_B), weight_P=batch.weight_P.double())
-    optimiser = torch.optim.LBFGS([worth, tie], max_iter=100, line_search_fn="strong_wolfe")
+    optimiser = torch.optim.LBFGS([worth, up_Q, tie], max_iter=100, line_search_fn="strong_wolfe")
 
     def closure() -> torch.Tensor:
         optimiser.zero_grad()
-        found = loss(Outputs(score=worth * length_B, tie=tie), plain)
-        # a little pull to 0, for judgements that length orders without exception
-        mean: torch.Tensor = found.total / max(found.denominator, 1e-9) + 1e-4 * worth**2
+        found = loss(Outputs(score=worth * length_B + up_Q[quality_B] * thumb_B, tie=tie), plain)
+        # a little pull to 0, for judgements that length, or the constant, explains without exception
+        mean: torch.Tensor = found.total / max(found.denominator, 1e-9) + 1e-4 * (worth**2 + (up_Q**2).sum())
         mean.backward()
         return mean
 
     optimiser.step(closure)
-    return float(worth.detach())
+    return LengthWorth(float(worth.detach()), centre)
 
 
 class _Patience:
@@ -163,11 +180,11 @@ class _Patience:
         """Whether training ends here."""
         return self._since >= self._looks
 
-    def look(self, step: int, learner: ModelLearner, loss: JudgementLoss, offset: float) -> float:
+    def look(self, step: int, learner: ModelLearner, loss: JudgementLoss, length: LengthWorth | None) -> float:
         """The held-out loss now; the weights are kept if it is the least so far."""
         total = weight = 0.0
         for start in range(0, len(self._items), 64):
-            batch = judged_batch(self._items[start : start + 64], offset)
+            batch = judged_batch(self._items[start : start + 64], length)
             with torch.no_grad():
                 found = loss(learner.forward(batch, loss.needs), on_device(batch, learner.machine.device))
             total += float(found.total)
@@ -201,13 +218,11 @@ class _Patience:
         self._since = state["since"]
 
 
-def _patience(settings: Reward, held_out: Sequence[Judgement], words: Words, kept: Path) -> _Patience | None:
+def _patience(
+    settings: Reward, held_out: Sequence[Judgement], learned: Mix, words: Words, kept: Path
+) -> _Patience | None:
     if settings.patience is None:
         return None
-    items, _ = judged_tokens(held_out, words, settings)
-    if not items:
-        raise RecordError(
-            f"reward.patience {settings.patience} looks at held-out judgements, and none of {len(held_out)} says "
-            "which answer is better: raise data.held_out"
-        )
+    items, _ = judged_tokens(held_out, words, settings, learned)
+    check_watched(items, held_out, settings)
     return _Patience(items, settings.patience, kept)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
 from types import FrameType
@@ -121,12 +121,23 @@ def _interruptible() -> Iterator[Callable[[], bool]]:
         signal.signal(signal.SIGINT, before)
 
 
-def minibatch_indices(count: int, size: int, step: int, *, seed: int) -> list[int]:
-    """Which of `count` items belong to a step: each epoch in an order of its own, without gaps between epochs."""
+def minibatch_indices(
+    count: int, size: int, step: int, *, seed: int, opening: Sequence[int] | None = None
+) -> list[int]:
+    """Which of `count` items belong to a step: each epoch in an order of its own, without gaps between epochs.
+
+    Args:
+        count: of all items.
+        size: of a step.
+        step: counted from 0.
+        seed: of the orders.
+        opening: the order of the first epoch, where it is not drawn.
+    """
     first, end = step * size, (step + 1) * size
     found: list[int] = []
     for epoch in range(first // count, -(-end // count)):
-        found += _epoch_order(count, epoch, seed)[max(first - epoch * count, 0) : end - epoch * count]
+        order = opening if opening is not None and epoch == 0 else _epoch_order(count, epoch, seed)
+        found += order[max(first - epoch * count, 0) : end - epoch * count]
     return found
 
 
