@@ -227,7 +227,7 @@ class Reward(Section):
     dropout: float = Field(default=0.0, ge=0, lt=1)
     """Share of the trunk's output that is zeroed before the head, while training."""
     normalise_on: int = Field(default=256, ge=0)
-    """Prompts, answered twice, on which rewards get mean 0 and, within a prompt, sd 1; 0: left as they are."""
+    """Prompts, answered twice, on which rewards get mean 0 and, within a prompt, sd 1; 0, or no prompts: left alone."""
     optimiser: Optimiser = Optimiser()
 
 

@@ -19,13 +19,14 @@ from transformers.utils import logging as transformers_logging
 
 from plaudit.errors import ModelError
 from plaudit.models.lstm import LstmConfig, LstmForCausalLM, LstmForSequenceClassification, LstmModel
-from plaudit.models.network import head_of, new_head
+from plaudit.models.network import head_of, is_encoder, new_head
 from plaudit.models.packed import body_of
 from plaudit.recipe import Adapter
 
 __all__ = [
     "Machine",
     "adapted",
+    "check_language",
     "check_reward_model",
     "check_suits",
     "choose_machine",
@@ -167,6 +168,22 @@ def check_suits(path: str, *, adapter: Adapter | None, checkpointing: bool) -> N
     wrong = [_NO_ADAPTER] * (adapter is not None) + [_NO_CHECKPOINTING] * checkpointing
     if is_lstm(config) and wrong:
         raise ModelError(f"{path!r}: {'; '.join(wrong)}")
+
+
+def check_language(path: str, why: str) -> None:
+    """Refuse an encoder where a language model is needed, its weights not read.
+
+    Args:
+        path: a model's folder or name.
+        why: the setting that needs it, and what else could be done, for the message.
+
+    Raises:
+        ModelError: there is no such model, or it is an encoder.
+    """
+    with _loading(path):
+        config = AutoConfig.from_pretrained(path)
+    if is_encoder(config):
+        raise ModelError(f"{path!r} is an encoder ({config.model_type}), which writes nothing: {why}")
 
 
 def check_reward_model(path: str) -> Any:

@@ -29,6 +29,7 @@ __all__ = [
     "Scales",
     "TwinQ",
     "head_of",
+    "is_encoder",
     "new_head",
     "reads_both_ways",
 ]
@@ -255,7 +256,11 @@ class Scales(nn.Module):
 
 def reads_both_ways(model: Any) -> bool:
     """Whether the model is an encoder, whose every token sees all others, and not a decoder."""
-    config = bare(model).config
+    return is_encoder(bare(model).config)
+
+
+def is_encoder(config: Any) -> bool:
+    """Whether a model of this config is an encoder."""
     return type(config) in MODEL_FOR_MASKED_LM_MAPPING and not getattr(config, "is_decoder", False)
 
 
