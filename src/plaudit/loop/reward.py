@@ -40,10 +40,8 @@ def reward_stage(ground: Ground) -> None:
             if not folder.exists():  # it was made before an interruption
                 train_member(ground, folder, trunk, train, held, member=member)
         loaded = load_members(folders, ground.machine, ground.recipe.text, micro_tokens=ground.recipe.micro_tokens)
-        members = [member.raw() for member in loaded]
-        found = held_out_measures(members[0] if len(members) == 1 else EnsembleScorer(members).raw(), held)
-        _normalise(ground, folders, members)
-        write_json(made / "evaluation.json", found)
+        scorer = _normalise(ground, folders, [member.raw() for member in loaded])
+        write_json(made / "evaluation.json", held_out_measures(scorer.raw(), held))
 
 
 def train_member(
@@ -117,12 +115,15 @@ def _new_reward(ground: Ground, trunk: str, words: Words, seed: int, *, random: 
     )
 
 
-def _normalise(ground: Ground, folders: Sequence[Path], members: Sequence[ModelScorer]) -> None:
+def _normalise(ground: Ground, folders: Sequence[Path], members: Sequence[ModelScorer]) -> ModelScorer | EnsembleScorer:
     """Note gain and bias that give the reference's answers mean 0 and, within a prompt, standard deviation 1.
 
     Comparisons say nothing about how one prompt's answers stand against another's, so the spread between prompts
     is an accident of training; only the spread within a prompt gives one nat of KL the same price in every run.
     Of an ensemble, that is done to each member and then to all of them together. Without prompts it is left out.
+
+    Returns:
+        The model, or the ensemble, at that scale.
     """
     settings = ground.recipe.reward
     assert settings is not None
@@ -132,10 +133,14 @@ def _normalise(ground: Ground, folders: Sequence[Path], members: Sequence[ModelS
     for folder, scorer in zip(folders, members, strict=True):
         scorer.gain, scorer.bias = _standard(scorer, groups)
         change_config(folder, reward_gain=scorer.gain, reward_bias=scorer.bias)
-    if len(members) > 1:
-        how = {"combine": settings.combine, "caution": settings.caution}
-        gain, bias = _standard(EnsembleScorer(members, combine=settings.combine, caution=settings.caution), groups)
-        save_ensemble(folders[0].parent, [f.name for f in folders], **how, reward_gain=gain, reward_bias=bias)
+    if len(members) == 1:
+        return members[0]
+    together = EnsembleScorer(members, combine=settings.combine, caution=settings.caution)
+    together.gain, together.bias = _standard(together, groups)
+    how = {"combine": together.combine, "caution": together.caution}
+    scale = {"reward_gain": together.gain, "reward_bias": together.bias}
+    save_ensemble(folders[0].parent, [folder.name for folder in folders], **how, **scale)
+    return together
 
 
 def _reference_groups(ground: Ground, count: int) -> list[Group]:
