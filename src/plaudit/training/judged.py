@@ -189,10 +189,11 @@ def _numbers(
 def _in_scale(judgement: Judgement, verdict: Scores) -> list[float]:
     """The scores from 0 (the lowest there is) to 1."""
     if verdict.scale is None:
+        asked, first = judgement.prompt.plain()[:60], judgement.answers[0][:60]
         raise RecordError(
-            f"prompt {judgement.prompt.id}: its scores {[round(s, 4) for s in verdict.scores]} have no scale, so they "
-            "say only which answer is better: name the lowest and the highest score with `scale: [1, 5]` beside the "
-            "file in data.judgements, or set reward.ratings to pairs and give two or more answers of a prompt"
+            f"{f'prompt {asked!r}, ' if asked else ''}answer {first!r}: its score {verdict.scores[0]:g} has no scale, "
+            "so scores say only which answer is better: name the lowest and the highest score with `scale: [1, 5]` "
+            "beside the file in data.judgements, or set reward.ratings to pairs and give several answers of a prompt"
         )
     low, high = verdict.scale
     return [(score - low) / (high - low) for score in verdict.scores]
