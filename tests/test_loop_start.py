@@ -113,6 +113,19 @@ def test_what_would_stop_normalising_is_found_before_training(own_road, tmp_path
     assert not (tmp_path / "run" / "reward-model").exists()
 
 
+@pytest.mark.parametrize("kind", ["bert", "distilbert"])
+def test_a_language_loss_beside_an_encoder_is_refused_before_training(own_road, tmp_path, kind):
+    """As it is published: the encoder alone, without what a masked language model has above it."""
+    tiny_model(kind, reward=True, dim=32, n_layers=1, n_heads=4, hidden_dim=48).base_model.save_pretrained(
+        tmp_path / "trunk"
+    )
+    tiny_tokenizer().save_pretrained(tmp_path / "trunk")
+    road = own_road(**SMALL | {"reward": {"start": str(tmp_path / "trunk"), "language": 0.5}}, policy=None)
+    with pytest.raises(PlauditError, match=rf"is an encoder \({kind}\), which writes nothing: reward.language is for"):
+        loop.run(recipe_from(road), tmp_path / "run")
+    assert not (tmp_path / "run" / "checkpoints").exists()
+
+
 def test_a_critic_of_its_own_starts_from_the_reward_model(own_road, tmp_path, monkeypatch):
     found = first_weights(monkeypatch)
     loop.run(recipe_from(own_road(**SMALL, policy={"steps": 1})), tmp_path / "run")

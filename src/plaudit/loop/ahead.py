@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from plaudit.environments import environment_of
 from plaudit.loop.ground import Ground
 from plaudit.materials import check_demonstrations, check_judgements, check_prompts, check_read
-from plaudit.models.load import check_language, check_suits
+from plaudit.models.load import check_language, check_language_head, check_suits
 from plaudit.recipe import MADE
 from plaudit.scorers import check_references, check_reward, member_folders, scorer_of
 from plaudit.scoring import ByModel
@@ -31,6 +31,8 @@ def look_ahead(ground: Ground) -> None:
             check_suits(model, adapter=recipe.model.adapter, checkpointing=recipe.model.checkpointing)
     if "reward" in left and ground.normalises() and models[0] not in MADE:
         check_language(models[0], "reward.normalise_on needs the policy's reference as model.path, or 0 to go without")
+    if recipe.reward is not None and recipe.reward.language and "reward" in left and ground.trunk() not in MADE:
+        check_language_head(ground.trunk(), lstm=recipe.reward.start == "lstm")
     if recipe.environment is not None:
         environment_of(recipe.environment)
     if ground.evaluates():
