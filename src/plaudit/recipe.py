@@ -209,7 +209,7 @@ class Reward(Section):
     label_smoothing: float = Field(default=0.0, ge=0, lt=0.5)
     """P(a comparison, a choice or a thumb is the wrong way round)."""
     margin: float = Field(default=0.0, ge=0)
-    """Log-odds demanded of the better answer for each unit of a comparison's stated strength."""
+    """Log-odds demanded of the better answer for each unit of a comparison's stated `strength` (or `margin`)."""
     centring: float = Field(default=0.0, ge=0)
     """Weight of the squared mean score of each prompt's answers, which pulls it to 0."""
     annotators: dict[str, Annotated[float, Field(ge=0)]] = {}

@@ -374,6 +374,14 @@ def test_interrupted_it_ends_with_the_same_bits_dropout_too(tmp_path, monkeypatc
     assert not torch.equal(without.head.weight, straight.head.weight)
 
 
+@pytest.mark.parametrize("strength", [None, 2.0])
+def test_a_margin_that_no_judgement_asks_for_is_said(tmp_path, capsys, strength):
+    verdict = Comparison(preferred=Preferred.FIRST, strength=strength)
+    train(tmp_path, [judged("ab", verdict, f"q {n}") for n in range(4)], margin=2.0, epochs=1)
+    said = "reward.margin 2 changes nothing, for no comparison states its strength" in capsys.readouterr().err
+    assert said is (strength is None)
+
+
 def test_judgements_that_order_nothing_are_refused_or_left_out(tmp_path, capsys):
     ties = [judged(["a", "b"], Ranking(ranks=(1, 1))), judged(["a"], Comment(text="hm"))]
     with pytest.raises(RecordError, match=r"none of 2 judgements says which answer is better \(none; 1 left out: a"):

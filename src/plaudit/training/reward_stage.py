@@ -68,6 +68,8 @@ def train_reward(
             f"reward: none of {len(judgements)} judgements says which answer is better ({mix.describe()})"
         )
     say(f"reward: {len(items)} judgements: {mix.describe()}")
+    if settings.margin and not any(item.margin for item in items):
+        say(f"reward: reward.margin {settings.margin:g} changes nothing, for no comparison states its strength")
     steps = max(1, math.ceil(settings.epochs * len(items) / settings.minibatch))
     network.scales = _scales(mix)
     if network.scales is not None:
