@@ -620,10 +620,11 @@ CHATS = [{"messages": [{"role": "user", "content": f"say {n}"}, {"role": "assist
     [
         ({"model": {"path": "nowhere/model"}}, r"cannot load 'nowhere/model'"),
         ({"reward": {"start": "nowhere/trunk"}}, r"cannot load 'nowhere/trunk'"),
+        ({"reward": {"start": "lstm", "language": 0.5}}, r"states of width 32, and an LSTM's have 256"),
         ({"reward": None, "scorers": GRADER}, r"cannot load 'nowhere/grader'"),
         (
             {"reward": None, "scorers": {"mine": {"kind": "model", "path": "MODEL"}}},
-            r"has 2 labels; a reward model has one",
+            r"is a language model \(LlamaForCausalLM\)",
         ),
         (
             {"reward": None, "scorers": {"mine": {"kind": "chrf"}}},

@@ -86,6 +86,8 @@ def test_the_table_of_a_reward_model():
         "answers": 9,
         "cut_answers": 1,
         **part,
+        "used": part,
+        "disagreement": {"right": 0.5, "wrong": 1.25},
         "length": {"longer_wins": 0.6, "longer": part, "shorter": {"pairs": 0}, "similar": {"pairs": 0}},
         "ties": {"accuracy": 0.7, "ties": 2, "pairs": 6},
         "thumbs": {"up": 1, "down": 1, "accuracy": 1.0},
@@ -105,6 +107,9 @@ def test_the_table_of_a_reward_model():
         "judgements": "5, of 9 answers",
         "answers read only in part": "1",
         "pairs ordered as people did": share,
+        "  by the members' reward together": share,
+        "  members apart where right": "0.50 log-odds",
+        "  members apart where wrong": "1.25 log-odds",
         "longer wins": "60.0 %",
         "  where the better answer is longer": share,
         "with ties": "70.0 %  (2 ties among 6 pairs)",
@@ -122,5 +127,10 @@ def test_the_table_of_a_reward_model():
         "alike in both orders": "100.0 %",
         "best of 2 (KL 0.19)": "reward 1.00, gold 2.00",
     }
+    silent = {"judgements": 8, "answers": 8, "cut_answers": 0, "pairs": 0, "against_themselves": 3}
+    assert list(reward_rows(silent))[1:] == [
+        ("pairs ordered as people did", "no pair is ordered"),
+        ("answers preferred to themselves, left out", "3"),
+    ]
     bare = {"judgements": 1, "answers": 1, "cut_answers": 0}
     assert list(reward_rows(bare)) == [("judgements", "1, of 1 answers")]

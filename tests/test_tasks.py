@@ -254,7 +254,7 @@ def test_in_a_world_the_best_of_n_has_its_gold(run, tmp_path):
 
 def test_a_reward_model_is_exported_with_its_runs_template(run, tmp_path):
     assert export(run / "reward-model", tmp_path / "out", "vllm") == 0.5
-    assert "q: {prompt}" in (tmp_path / "out" / "README.md").read_text()
+    assert "q: why?" in (tmp_path / "out" / "README.md").read_text()
 
 
 def test_a_talk_with_two_models(run):

@@ -16,7 +16,14 @@ from plaudit.training.judged import check_read, check_watched, said_by
 from plaudit.worlds import world
 from plaudit.worlds.reviews import ReviewWorld
 
-__all__ = ["Materials", "check_demonstrations", "check_judgements", "check_prompts", "materials_of"]
+__all__ = [
+    "Materials",
+    "check_demonstrations",
+    "check_judgements",
+    "check_prompts",
+    "check_prompts_fit",
+    "materials_of",
+]
 
 _WORLD_SEED = 0
 """The world's texts are the same in every run, so that its built-in model can be kept and used again."""
@@ -126,8 +133,17 @@ def check_prompts(
             f"data.prompts: data.held_out {share} keeps none of {len(train)} prompts for evaluation: raise it, "
             "or give more prompts"
         )
+    check_prompts_fit((*train, *held), readers)
+
+
+def check_prompts_fit(prompts: Sequence[Prompt], readers: Sequence[Words]) -> None:
+    """Refuse a prompt that one of these tokenizers cannot read.
+
+    Raises:
+        TextError: it has too many tokens, or is a chat for a tokenizer without a template.
+    """
     for words in readers:
-        for prompt in (*train, *held):
+        for prompt in prompts:
             words.prompt_ids(prompt)
 
 

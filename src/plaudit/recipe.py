@@ -209,7 +209,7 @@ class Reward(Section):
     label_smoothing: float = Field(default=0.0, ge=0, lt=0.5)
     """P(a pair, a choice or a thumb is the wrong way round); whole rankings, grades and squared errors have no such."""
     margin: float = Field(default=0.0, ge=0)
-    """Log-odds demanded of the better answer for each unit of a comparison's stated strength."""
+    """Log-odds demanded of the better answer for each unit of a comparison's stated `strength` (or `margin`)."""
     centring: float = Field(default=0.0, ge=0)
     """Weight of the squared mean score of each prompt's answers, which pulls it to 0."""
     annotators: dict[str, Annotated[float, Field(ge=0)]] = {}
@@ -227,7 +227,7 @@ class Reward(Section):
     dropout: float = Field(default=0.0, ge=0, lt=1)
     """Share of the trunk's output that is zeroed before the head, while training."""
     normalise_on: int = Field(default=256, ge=0)
-    """Prompts, answered twice, on which rewards get mean 0 and, within a prompt, sd 1; 0: left as they are."""
+    """Prompts, answered twice, on which rewards get mean 0 and, within a prompt, sd 1; 0, or no prompts: left alone."""
     optimiser: Optimiser = Optimiser()
 
 

@@ -148,7 +148,7 @@ class ByHttp(ScoringBy):
     batch: int = Field(default=32, ge=1)
     """Answers in one request."""
     timeout: float = Field(default=30.0, gt=0)
-    """Seconds to wait for a reply."""
+    """Seconds until the whole reply is there."""
     retries: int = Field(default=3, ge=0)
     """Times a request is sent again after a timeout, a lost connection, or status 429 or 5xx."""
     backoff: float = Field(default=0.5, ge=0)

@@ -86,7 +86,15 @@ def reward_rows(found: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         yield "answers read only in part", str(found["cut_answers"])
     if "accuracy" in found:
         yield "pairs ordered as people did", _share(found)
+        if "used" in found:
+            yield "  by the members' reward together", _share(found["used"])
+        for side, apart in found.get("disagreement", {}).items():
+            yield f"  members apart where {side}", f"{apart:.2f} log-odds"
         yield "longer wins", f"{100 * found['length']['longer_wins']:.1f} %"
+    elif found.get("pairs") == 0:
+        yield "pairs ordered as people did", "no pair is ordered"
+    if "against_themselves" in found:
+        yield "answers preferred to themselves, left out", str(found["against_themselves"])
     for side, words in (("longer", "longer"), ("shorter", "shorter"), ("similar", "of similar length")):
         part = found.get("length", {}).get(side, {})
         if "accuracy" in part:

@@ -274,7 +274,7 @@ def evaluate_reward(
     """Say how far a reward model can be trusted, and write `evaluation.json` and the page `report.html` about it.
 
     The raw score is tested, without gain and bias: its gaps are what training took for log-odds. The best-of-n curve is
-    of the reward, with both.
+    of the reward, with both; so is `used`, the accuracy of several models' reward together.
 
     Args:
         model: a reward model's folder.

@@ -66,10 +66,10 @@ class Words:
             TextError: messages for a tokenizer without a chat template or with one that refuses them, or more tokens
                 than allowed.
         """
-        if prompt.messages is not None or self.text.system or self.text.examples:
-            ids = self._chat_ids(prompt) if self._has_chat() else self._plain_ids(prompt)
-        else:
-            ids = self._plain_ids(prompt)
+        text, chat = self.prompt_text(prompt)
+        ids = self._encode(text, special=not chat)
+        if not chat and not self._two_segments and len(ids) > 1 and ids[-1] == self.end_id:
+            ids = ids[:-1]  # some tokenizers end every text
         ids = self._cut(ids or self.start_ids)
         if len(ids) > self.text.max_prompt_tokens:
             raise TextError(
@@ -82,6 +82,18 @@ class Words:
                 f"{prompt.plain()[:60]!r}"
             )
         return ids
+
+    def prompt_text(self, prompt: Prompt) -> tuple[str, bool]:
+        """The prompt's words, templates included, and whether the chat template has put the special tokens in.
+
+        A text without `text.system` and `text.examples` is no chat: it is read as it is, or by `text.template`.
+
+        Raises:
+            TextError: messages for a tokenizer without a chat template or with one that refuses them.
+        """
+        if self._has_chat() and (prompt.messages is not None or self.text.system or self.text.examples):
+            return self._chat_text(prompt), True
+        return self._plain_text(prompt), False
 
     def _cut(self, ids: tuple[int, ...]) -> tuple[int, ...]:
         """The prompt's end where the recipe allows that, behind the token that every prompt begins with."""
@@ -174,7 +186,7 @@ class Words:
     def _has_chat(self) -> bool:
         return self.text.template is None and bool(getattr(self.tokenizer, "chat_template", None))
 
-    def _chat_ids(self, prompt: Prompt) -> tuple[int, ...]:
+    def _chat_text(self, prompt: Prompt) -> str:
         messages: list[dict[str, str]] = []
         if self.text.system:
             messages.append({"role": "system", "content": self.text.system})
@@ -185,14 +197,13 @@ class Words:
         else:
             messages += [{"role": message.role, "content": message.content} for message in prompt.messages]
         try:
-            rendered = self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+            return str(self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True))
         except TemplateError as error:
             raise TextError(
                 f"the chat template refuses prompt {prompt.id}: {error}: {prompt.plain()[:60]!r}"
             ) from error
-        return self._encode(rendered, special=False)
 
-    def _plain_ids(self, prompt: Prompt) -> tuple[int, ...]:
+    def _plain_text(self, prompt: Prompt) -> str:
         if prompt.messages is not None and self.text.template is None:
             raise TextError(
                 f"prompt {prompt.id} is a chat, but this tokenizer has no chat template: "
@@ -202,10 +213,7 @@ class Words:
         parts = [self.text.system] if self.text.system else []
         parts += [template.replace("{prompt}", question) + answer for question, answer in self.text.examples]
         parts.append(template.replace("{prompt}", prompt.plain()))
-        ids = self._encode("\n\n".join(parts), special=True)
-        if self._two_segments or len(ids) < 2 or ids[-1] != self.end_id:
-            return ids
-        return ids[:-1]  # some tokenizers end every text
+        return "\n\n".join(parts)
 
     def _encode(self, text: str, *, special: bool) -> tuple[int, ...]:
         return tuple(self.tokenizer.encode(text, add_special_tokens=special))

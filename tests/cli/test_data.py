@@ -35,6 +35,30 @@ def test_a_good_file(lines):
     assert "2" in result.output
 
 
+ALONE = {"prompt": "Why?", "answers": ["Because."], "verdict": {"kind": "ranking", "ranks": [1]}}
+
+
+@pytest.mark.parametrize(
+    ("rows", "says"),
+    [
+        ([{**ALONE, "prompt": {"text": f"{n}"}} for n in range(8)], "none; 8 left out: one answer alone"),
+        ([{**GOOD, "rejected": GOOD["chosen"]}] * 2, "none; 2 left out: the same answer at two ranks"),
+        ([{"prompt": "p", "response 1": "a", "response 2": "b", "label": 2}], "none; 1 left out: a full tie"),
+    ],
+)
+def test_a_file_from_which_nothing_can_be_learned(lines, rows, says):
+    result = check(lines(*rows))
+    assert result.exit_code == 1, result.output
+    assert says in result.output
+    assert "there is nothing to learn from" in result.output
+
+
+def test_lone_scores_need_a_scale_and_the_answer_is_named(lines):
+    result = check(lines({"prompt": "Why?", "answer": "Because.", "score": 4}))
+    assert result.exit_code == 0, result.output
+    assert "none yet: prompt 'Why?', answer 'Because.': its score 4 has no scale" in " ".join(result.output.split())
+
+
 def test_a_bad_line_is_named_with_its_field(lines):
     result = check(lines(GOOD, {**GOOD, "rejected": 7}, GOOD, "{not json"))
     assert result.exit_code == 1

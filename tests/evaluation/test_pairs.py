@@ -16,14 +16,17 @@ from plaudit.evaluation.pairs import (
     Scored,
     accuracy,
     against_length,
+    against_themselves,
     agreement,
     calibration,
     clustered_share,
+    disagreement,
     grouped,
     pairs_of,
     temperature,
     thumbs,
     tied_gaps,
+    used,
     wilson,
     with_ties,
 )
@@ -62,6 +65,47 @@ def test_several_models_give_the_mean_of_their_chances():
     assert against.gap(0, 1) == pytest.approx(0.0)
     far = dataclasses.replace(item, members=((900.0, 0.0), (800.0, 0.0)))
     assert math.isfinite(far.gap(0, 1))
+
+
+def test_an_ensemble_is_also_measured_as_it_is_used():
+    item = scored("ab", Ranking(ranks=(1, 2)), [1.0, 2.0])
+    members = ((1.0, 0.0), (1.0, 0.0), (1.0, 7.0))
+    torn = dataclasses.replace(item, members=members, used=(1.0, 0.0))
+    (found,) = pairs_of([torn])
+    assert found.gap < 0  # chances 0.731, 0.731 and 0.002
+    assert found.apart == pytest.approx(math.sqrt((2 * (7 / 3) ** 2 + (14 / 3) ** 2) / 3))  # gaps 1, 1, -6 about -4/3
+    assert used([torn])["accuracy"] == 1.0
+    assert used([dataclasses.replace(torn, used=(0.0, 1.0))])["accuracy"] == 0.0
+    assert used([item]) == {}
+    assert pairs_of([item])[0].apart is None
+
+
+def test_disagreement_by_hand():
+    pairs = [
+        Pair("p", 1.0, 1, 1, 0.5),
+        Pair("p", 2.0, 1, 1, 1.5),
+        Pair("p", -1.0, 1, 1, 3.0),
+        Pair("p", 0.0, 1, 1, 9.0),
+    ]
+    assert disagreement(pairs) == {"right": 1.0, "wrong": 3.0}
+    assert disagreement([pair(1.0)]) == {}
+
+
+def test_a_majority_is_compared_with_the_very_gap_that_accuracy_takes():
+    """The mean of the scores is for b, the mean of the chances for a."""
+    verdict = Comparison(preferred=Preferred.FIRST)
+    both = [scored("ab", verdict, [0.0, 1.0], who=who) for who in ("x", "y")]
+    members = ((2.0, 0.0), (2.0, 0.0), (0.0, 7.0))
+    both = [dataclasses.replace(one, members=members) for one in both]
+    assert accuracy(pairs_of(both))["accuracy"] == 1.0
+    assert agreement(both)["levels"]["all"]["accuracy"] == 1.0
+
+
+def test_an_answer_preferred_to_itself_is_counted_apart():
+    item = scored(["aa", "aa", "b"], Ranking(ranks=(1, 2, 3)), [1.0, 1.0, 0.0])
+    assert pairs_of([item]) == [pair(1.0, 2, 1), pair(1.0, 2, 1)]
+    assert against_themselves([item]) == 1
+    assert against_themselves([scored("ab", Choice(best=0), [0, 1]), scored("a", Thumb(up=True), [1])]) == 0
 
 
 def test_other_verdicts():

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from plaudit.errors import NumberError, RecordError
-from plaudit.evaluation.reward import best_of_answers, examine, read_judged, score_judged
-from plaudit.records import Answer, Comparison, Ended, Group, Preferred, Prompt
+from plaudit.evaluation.reward import Judged, best_of_answers, examine, measure, read_judged, score_judged
+from plaudit.records import Answer, Comparison, Ended, Group, Judgement, Preferred, Prompt
 from plaudit.scorers import FunctionScorer, Scores
 
 DATA = Path(os.environ.get("PLAUDIT_DATA", "data"))
@@ -115,10 +115,54 @@ def test_judgements_with_an_answer_without_score_are_left_out_and_counted(tmp_pa
         examine(Counting("b", "y"), judged, probes=0)
 
 
+class Torn:
+    """Two models that are scored together: by their mean they like the longer answer, by `few` the shorter one."""
+
+    def score(self, groups):
+        def of(make):
+            return tuple(tuple(make(len(answer.text)) for answer in group.answers) for group in groups)
+
+        return Scores(
+            value_PG=of(float),
+            parts={"few": of(lambda n: -2.0 * n)},
+            members=(of(float), of(float)),
+            member_parts={"few": (of(lambda n: -1.0 * n), of(lambda n: -3.0 * n))},
+            used_PG=of(lambda n: -float(n)),
+        )
+
+
+def test_an_ensemble_is_asked_about_the_quality_that_was_judged():
+    verdict = Comparison(preferred=Preferred.FIRST)
+    whole, few = (
+        Judged(judgement=Judgement(prompt=Prompt(text="p"), answers=("aaa", "b"), verdict=verdict, quality=quality))
+        for quality in (None, "few")
+    )
+    ((_, first), (_, second)), _ = score_judged(Torn(), [whole, few])
+    assert (first.scores, first.members, first.used) == ((3.0, 1.0), ((3.0, 1.0), (3.0, 1.0)), (-3.0, -1.0))
+    assert (second.scores, second.members, second.used) == ((-6.0, -2.0), ((-3.0, -1.0), (-9.0, -3.0)), ())
+    found = measure([first, second])
+    assert (found["pairs"], found["accuracy"]) == (2, 0.5)
+    assert (found["used"]["pairs"], found["used"]["accuracy"]) == (1, 0.0)
+    assert found["disagreement"] == {"right": 0.0, "wrong": 2.0}  # gaps 2, 2; and -2, -6
+
+
 def test_a_score_that_is_no_number_is_refused(tmp_path):
     judged = read_judged(write(tmp_path / "n.jsonl", pair("p", "aa", "b")))
     with pytest.raises(NumberError, match="is inf"):
         examine(FunctionScorer(lambda prompt, answer: math.inf), judged)
+
+
+def test_where_nothing_is_ordered_that_is_what_is_found(tmp_path):
+    rows = [{"prompt": f"{n}", "completion": "a" * n, "label": bool(n % 2)} for n in range(1, 5)]
+    found = examine(LENGTH, read_judged(write(tmp_path / "thumbs.jsonl", *rows)))
+    assert found["pairs"] == 0
+    assert {probe["answers"] for probe in found["probes"].values()} == {2}  # those with a thumb up
+    same = read_judged(write(tmp_path / "same.jsonl", pair("p", "aa", "aa"), pair("q", "aa", "b")))
+    assert {name: examine(LENGTH, same, probes=0)[name] for name in ("pairs", "accuracy", "against_themselves")} == {
+        "pairs": 1,
+        "accuracy": 1.0,
+        "against_themselves": 1,
+    }
 
 
 # --- what comes out -------------------------------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 
@@ -12,12 +13,13 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer, pipe
 
 from plaudit.errors import ModelError, RunError
 from plaudit.models.export import VLLM, export_reward
-from plaudit.models.load import Machine
+from plaudit.models.load import Machine, load_tokenizer
 from plaudit.models.save import save_model
 from plaudit.recipe import Text
 from plaudit.records import Prompt
 from plaudit.scorers import load_scorer
 from plaudit.testing.tiny import tiny_model, tiny_tokenizer
+from plaudit.text import Words
 
 CPU = Machine(device=torch.device("cpu"), bf16=False)
 TEXT = Text(template="q: {prompt} a: ")
@@ -91,7 +93,7 @@ def test_plaudit_reads_its_export_as_the_same_reward(folder, exported):
 def test_the_readme_says_how(exported):
     readme = (exported / "README.md").read_text()
     assert "Reward = score + (-0.75)" in readme
-    assert '`"q: {prompt} a: "`' in readme
+    assert '`"q: why? a: "`' in readme
     assert "must be `</s>`" in readme
     if exported.parent.name.startswith("vllm"):
         assert f"vLLM {VLLM}" in readme
@@ -113,16 +115,91 @@ def test_the_original_is_not_changed(folder, exported):
     assert AutoTokenizer.from_pretrained(folder).eos_token == "</s>"
 
 
-def test_a_head_that_cannot_take_the_gain_is_refused(tmp_path):
+@pytest.mark.parametrize("kind", ["bert", "roberta", "distilbert"])
+def test_an_encoders_head_takes_gain_and_bias(tmp_path, kind):
+    """Wherever the family keeps it; by what the README says, too."""
     sizes = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 4, "intermediate_size": 48}
-    save_model(tiny_model("bert", reward=True, **sizes), tmp_path / "rm", tiny_tokenizer(), reward_gain=2.0)
-    with pytest.raises(ModelError, match="BertForSequenceClassification keeps its head elsewhere"):
+    sizes |= {"dim": 32, "n_layers": 1, "n_heads": 4, "hidden_dim": 48} if kind == "distilbert" else {}
+    model = tiny_model(kind, reward=True, max_position_embeddings=64, seq_classif_dropout=0.0, **sizes)
+    save_model(model, tmp_path / "rm", tiny_tokenizer(), reward_gain=2.0, reward_bias=-0.75)
+    assert export_reward(tmp_path / "rm", tmp_path / "out", "transformers", TEXT) == 0.0
+    config = json.loads((tmp_path / "out" / "config.json").read_text())
+    assert (config["reward_gain"], config["reward_bias"], config["problem_type"]) == (1.0, 0.0, "regression")
+    assert rewards(tmp_path / "out") == pytest.approx(rewards(tmp_path / "rm"), abs=1e-5)
+    readme = (tmp_path / "out" / "README.md").read_text()
+    assert "Reward = score. The gain, 2.0, and the bias, -0.75, are in the head." in readme
+    assert "as its two segments" in readme
+    (code,) = re.findall(r"```python\n(.*?)```", readme, re.S)
+    printed = run_code(code.replace("path/to/this/folder", str(tmp_path / "out")))
+    whole = load_scorer(tmp_path / "rm", CPU, TEXT).score_texts([(Prompt(text="why?"), [("so", True)])])
+    assert printed == pytest.approx(whole[0], abs=1e-5)
+
+
+def run_code(code):
+    """What a snippet prints, in a process of its own."""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    return float(done.stdout)
+
+
+def test_an_encoder_is_not_written_for_vllm(tmp_path):
+    save_model(tiny_model("bert", reward=True, max_position_embeddings=64), tmp_path / "rm", tiny_tokenizer())
+    with pytest.raises(ModelError, match="BertForSequenceClassification is an encoder, and what is written for vLLM"):
+        export_reward(tmp_path / "rm", tmp_path / "out", "vllm", TEXT)
+    assert not (tmp_path / "out").exists()
+
+
+def test_qualities_become_one_row(tmp_path):
+    model = tiny_model(reward=True, num_labels=2)
+    model.config.id2label = {0: "helpful", 1: "harmless"}
+    model.config.reward_weights = [1.0, 0.5]
+    save_model(model, tmp_path / "rm", tiny_tokenizer(), reward_gain=2.0, reward_bias=0.25)
+    assert export_reward(tmp_path / "rm", tmp_path / "out", "transformers", TEXT) == 0.25
+    config = json.loads((tmp_path / "out" / "config.json").read_text())
+    assert config["id2label"] == {"0": "LABEL_0"}
+    assert "reward_weights" not in config
+    assert AutoModelForSequenceClassification.from_pretrained(tmp_path / "out").score.weight.shape == (1, 32)
+    assert rewards(tmp_path / "out") == pytest.approx(rewards(tmp_path / "rm"), abs=1e-5)
+    assert "weighted sum of those of helpful (1), harmless (0.5)" in (tmp_path / "out" / "README.md").read_text()
+
+
+def test_a_head_that_is_elsewhere_is_refused(tmp_path):
+    model = tiny_model("xlnet", reward=True, d_model=32, n_layer=1, n_head=4, d_inner=48)
+    save_model(model, tmp_path / "rm", tiny_tokenizer(), reward_gain=2.0)
+    with pytest.raises(ModelError, match=r"keeps its head in none of score, classifier, classifier\.out_proj"):
         export_reward(tmp_path / "rm", tmp_path / "out", "transformers", TEXT)
     assert not (tmp_path / "out").exists()
 
 
+CHAT = "{% for m in messages %}[{{ m.role }}]{{ m.content }}{% endfor %}[assistant]"
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        (Text(), ['`why?` is written as `"why?"`.', '`why?` is written as `"[user]why?[assistant]"`, special tokens']),
+        (Text(system="be short"), ['`why?` is written as `"[system]be short[user]why?[assistant]"`, special tokens']),
+        (
+            Text(template="q: {prompt} a: ", system="be short", examples=(("who", "me"),)),
+            [r'`why?` is written as `"be short\n\nq: who a: me\n\nq: why? a: "`.'],
+        ),
+    ],
+)
+def test_the_readme_writes_prompts_as_they_were_read(tmp_path, text, says):
+    tokenizer = tiny_tokenizer()
+    tokenizer.chat_template = CHAT
+    save_model(tiny_model(reward=True), tmp_path / "rm", tokenizer)
+    export_reward(tmp_path / "rm", tmp_path / "out", "transformers", text)
+    readme = (tmp_path / "out" / "README.md").read_text()
+    for line in says:
+        assert line in readme
+    assert readme.count("is written as") == len(says)
+    words = Words(load_tokenizer(str(tmp_path / "rm")), text)
+    context = words.prompt_ids(Prompt(text="why?"))
+    assert f"is `{[*context, *words.answer_ids('so', context_ids=context)]}`" in readme
+
+
 def test_a_language_model_is_refused(tmp_path):
     save_model(tiny_model(), tmp_path / "lm", tiny_tokenizer())
-    with pytest.raises(ModelError, match="a reward model has one"):
+    with pytest.raises(ModelError, match=r"is a language model \(LlamaForCausalLM\), which scores nothing"):
         export_reward(tmp_path / "lm", tmp_path / "out", "vllm", TEXT)
     assert not (tmp_path / "out").exists()

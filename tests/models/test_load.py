@@ -284,7 +284,7 @@ def test_what_cannot_be_loaded_says_why(tmp_path):
         with pytest.raises(ModelError, match=r"cannot load .*nowhere.*neither a Transformers folder nor a model name"):
             load(str(nowhere))
     tiny_model().save_pretrained(tmp_path / "language")
-    with pytest.raises(ModelError, match=r"has 2 labels; a reward model has one"):
+    with pytest.raises(ModelError, match=r"is a language model \(LlamaForCausalLM\), which scores nothing"):
         load_reward(str(tmp_path / "language"), CPU)
     config = tmp_path / "language" / "config.json"
     config.write_text(json.dumps({**json.loads(config.read_text()), "num_labels": 1}))

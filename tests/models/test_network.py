@@ -104,6 +104,17 @@ def test_a_critic_under_an_adapter_trains_the_adapter_and_the_head():
 
 
 @torch.no_grad()
+@pytest.mark.parametrize("family", ["llama", "bert"])
+def test_rewards_under_bfloat16_lie_on_no_grid_of_16_bits(family):
+    network = RewardNetwork(tiny_model(family, reward=True, max_position_embeddings=64))
+    with Machine(device=torch.device("cpu"), bf16=True).computing():
+        half_B = network.outputs(TREE, Needs(score=True)).score_B
+    assert not torch.equal(half_B, half_B.bfloat16().float())
+    full_B = network.outputs(TREE, Needs(score=True)).score_B
+    torch.testing.assert_close(half_B, full_B, rtol=0, atol=0.05)
+
+
+@torch.no_grad()
 def test_scores_in_bfloat16_are_near_those_in_fp32():
     network = RewardNetwork(tiny_model(reward=True))
     full_B = network.outputs(TREE, Needs(score=True)).score_B

@@ -36,6 +36,10 @@ def pair(prompt: Prompt, first: str, second: str, verdict: Comparison = FIRST, w
     return Judgement(prompt=prompt, answers=(first, second), verdict=verdict, annotator=who)
 
 
+def stated(who: str | None, *, strength: float | None = None, sure: float | None = None) -> Judgement:
+    return pair(HI, "a", "b", Comparison(preferred=Preferred.FIRST, strength=strength, sure=sure), who)
+
+
 def rated(prompt: Prompt, answer: str, verdict: Thumb | Scores) -> Judgement:
     return Judgement(prompt=prompt, answers=(answer,), verdict=verdict)
 
@@ -70,6 +74,16 @@ CASES: list[tuple[str, dict[str, Any], list[AnyRecord]]] = [
      [pair(chat("Hi"), "a\n\nAssistant: b", "a\n\nAssistant: c")]),
     ("hh", {"chosen": HH.removesuffix("\n\nAssistant:"), "rejected": f"{HH} No."},  # nobody answers the second turn
      [pair(chat("Hi"), "Yes?\n\nHuman: Why?", "Yes?\n\nHuman: Why?\n\nAssistant: No.")]),
+    ("preference", {"prompt": "Hi", "chosen": "a", "rejected": "b", "margin": 2, "sure": 0.75, "annotator": "ann"},
+     [stated("ann", strength=2.0, sure=0.75)]),
+    ("preference", {"prompt": "Hi", "chosen": "a", "rejected": "b", "margin": "2", "strength": "3", "annotator": 7},
+     [stated("7", strength=3.0)]),
+    ("preference", {"prompt": "Hi", "chosen": "a", "rejected": "b", "margin": "", "annotator": ""}, [stated(None)]),
+    ("labelled-pair", {"input": "Hi", "output_1": "a", "output_2": "b", "label": 1, "strength": 1},
+     [stated(None, strength=1.0)]),
+    ("annotated-pair",
+     {"prompt": "Hi", "response1": "a", "response2": "b", "annotator1": 1, "annotator": "x", "sure": 1.0},
+     [stated("annotator1", sure=1.0)]),
     ("sharegpt-preference",
      {"system": "S", "conversations": [{"from": "human", "value": "Hi"}], "chosen": {"from": "gpt", "value": "a"},
       "rejected": {"from": "gpt", "value": "b"}},
@@ -188,6 +202,14 @@ def test_our_own_records_are_recognised(record: AnyRecord):
             r"^scores\.1: needs a finite number \(found \"x\"\)",
         ),
         ({"prompt": "p", "answer": "a", "score": True}, r"^score: needs a finite number \(found true\)"),
+        (
+            {"prompt": "p", "chosen": "a", "rejected": "b", "margin": -1},
+            r"^margin: needs a number not below 0 \(found -1\)",
+        ),
+        (
+            {"prompt": "p", "chosen": "a", "rejected": "b", "sure": 3},
+            r"^sure: needs a number from 0\.5 to 1 \(found 3\)",
+        ),
         ({"text": "a", "label": 3}, r"^label: needs true or false, 1 or 0 \(found 3\)"),
         ({"text": "", "label": 1}, "^text: is empty"),
         ({"text": "half \ud83d", "label": 1}, r"^text: holds half a character.*\(found '\\ud83d'\)"),

@@ -110,3 +110,11 @@ def test_it_is_written(everything, tmp_path):
     write_reward_page(everything, tmp_path / "report.html")
     assert (tmp_path / "report.html").read_text() == render_reward(everything)
     assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
+
+
+def test_an_ensemble_is_shown_as_it_is_used_too(everything):
+    assert 'data-t="trust.used"' not in render_reward(everything)
+    used = {"pairs": 4, "prompts": 4, "accuracy": 0.25, "interval": [0.1, 0.5]}
+    page = render_reward({**everything, "used": used, "disagreement": {"right": 0.5, "wrong": 1.5}})
+    assert "Their reward together" in page
+    assert "Members apart where wrong" in page

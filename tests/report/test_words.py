@@ -37,7 +37,7 @@ def test_no_word_is_left_over():
     made = re.compile(
         r"nav\.|stage\.|verdict\.|m\.|tile\..*\.about|tile\.(gold|reward)_gain|now\.|cmp\.(sort|show|spread|judge)"
         r"|cmp\.(reward|gold|tokens|before|after)|axis\.(reward|gold|tokens)|tl\.mode|curves\.|rm\.k$|state\."
-        r"|trust\.(side|probe|group|agree|bestof|better|even|worse|none)"
+        r"|trust\.(side|probe|group|agree|bestof|better|even|worse|none|apart)"
     )
     assert sorted(key for key in set(WORDS) - used if not made.match(key)) == []
 

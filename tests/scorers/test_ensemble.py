@@ -77,6 +77,37 @@ def test_one_member_is_a_reward_model():
     assert EnsembleScorer([member(0)]).score(GROUPS).flat() == member(0).score(GROUPS).flat()
 
 
+def test_members_with_several_qualities_say_each_of_them():
+    def two(seed, **kwargs):
+        model = tiny_model(reward=True, seed=seed, num_labels=2)
+        model.config.id2label = {0: "few", 1: "short"}
+        model.config.reward_weights = [1.0, 0.5]
+        return ModelScorer(RewardNetwork(model), WORDS, CPU, **kwargs)
+
+    alone = [two(seed).score(GROUPS) for seed in range(2)]
+    for found in (
+        EnsembleScorer([two(0), two(1, gain=2.0)]).score(GROUPS),
+        EnsembleScorer([two(0), two(1)]).raw().score(GROUPS),
+    ):
+        for name in ("few", "short"):
+            said = [one.parts[name] for one in alone]
+            assert found.member_parts[name] == tuple(said)
+            for row, *own in zip(found.parts[name], *said, strict=True):
+                assert row == pytest.approx([(a + b) / 2 for a, b in zip(*own, strict=True)])
+    same = EnsembleScorer([two(0), two(0)]).score(GROUPS).parts
+    assert same["few"] == alone[0].parts["few"]
+
+
+def test_tested_by_log_odds_beside_the_reward_as_it_is_used():
+    members = [member(0, gain=2.0, bias=0.5), member(1), member(2)]
+    whole = EnsembleScorer(members, combine="minimum", gain=3.0, bias=-1.0)
+    tested = whole.raw().score(GROUPS)
+    assert tested.value_PG == EnsembleScorer([member(seed) for seed in range(3)]).score(GROUPS).value_PG
+    assert tested.members == tuple(member(seed).score(GROUPS).value_PG for seed in range(3))
+    used = [value for row in tested.used_PG for value in row]
+    assert used == pytest.approx(whole.score(GROUPS).flat())
+
+
 @pytest.mark.parametrize("family", ["llama", "bert"])
 def test_adapters_of_one_trunk_share_it(family, tmp_path):
     """One trunk on disk and in memory; each member alone, merged into it, says the same; the folder can be moved."""

@@ -100,5 +100,5 @@ def test_its_tokenizer_need_not_be_the_policys(tmp_path):
 
 def test_a_language_model_is_no_scorer(tmp_path):
     save_model(tiny_model(), tmp_path / "lm", tiny_tokenizer())
-    with pytest.raises(ModelError, match="a reward model has one"):
+    with pytest.raises(ModelError, match="is a language model"):
         load_scorer(tmp_path / "lm", CPU, Text())

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
-from threading import Event, Lock
+from threading import Event, Lock, Thread
 from typing import Any
 
 import pytest
@@ -94,6 +95,26 @@ def test_one_that_answers_late_is_given_up(serve):
         HttpScorer(service).score(GROUPS)
     over.set()
     assert len(asked) == 2
+
+
+@pytest.mark.parametrize("head", [b"", b"HTTP/1.1 200 OK\r\nContent-Length: 99999\r\n\r\n"])
+def test_one_that_drips_is_given_up(head):
+    """Byte after byte, in the reply's head or in its body: each comes soon, the whole never does."""
+    over = Event()
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def drip() -> None:
+            line, _ = server.accept()
+            with line, contextlib.suppress(OSError):  # whoever asked has gone
+                line.sendall(head)
+                while not over.wait(0.02):
+                    line.sendall(b"H")
+
+        Thread(target=drip, daemon=True).start()
+        service = Service(f"http://127.0.0.1:{server.getsockname()[1]}/", timeout=0.3, retries=0)
+        with pytest.raises(ScorerError, match=r"no reply within 0\.3 s \(tried once\)"):
+            service.post({}, "batch 1 of 1")
+        over.set()
 
 
 def test_one_that_is_not_there():

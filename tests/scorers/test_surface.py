@@ -93,5 +93,5 @@ def test_tokens_are_those_that_were_sampled():
     empty = Answer(text="", token_ids=(), logps=(), ended=Ended.CUT, seed=0)
     group = Group(prompt=PROMPT, context_ids=(1,), answers=(sampled, empty))
     assert LengthScorer(3, unit="tokens").score([group]).value_PG == ((0.0, -1.0),)
-    with pytest.raises(ScorerError, match=r"this one is words alone: 'abc'.* set unit to characters"):
+    with pytest.raises(ScorerError, match=r"this answer is words alone, .* from a file: 'abc'; set unit to characters"):
         LengthScorer(3, unit="tokens").score([group_of_texts(PROMPT, [("abc", True)])])

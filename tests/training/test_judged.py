@@ -111,9 +111,9 @@ def test_the_same_answer_twice_at_one_rank_is_no_contradiction():
 def test_scores_without_a_scale_keep_their_order_only():
     bare = scored(["a", "b"], (2.0, 4.0), scale=None)
     assert kinds([bare])[0] == [Said.PAIRS]
-    with pytest.raises(RecordError, match=r"prompt q: its scores \[2.0, 4.0\] have no scale, .* `scale: \[1, 5\]`"):
+    with pytest.raises(RecordError, match=r"^prompt 'q', answer 'a': its score 2 has no scale, .* `scale: \[1, 5\]`"):
         kinds([bare], ratings="squared")
-    with pytest.raises(RecordError, match=r"prompt q: its scores \[4.0\] have no scale"):
+    with pytest.raises(RecordError, match=r"^prompt 'q', answer 'a': its score 4 has no scale"):
         kinds([scored(["a"], (4.0,), scale=None)])
 
 

@@ -441,6 +441,16 @@ def test_interrupted_it_ends_with_the_same_bits_dropout_too(tmp_path, monkeypatc
     assert not torch.equal(without.head.weight, straight.head.weight)
 
 
+def test_a_margin_that_no_judgement_asks_for_is_refused(tmp_path):
+    def compared(strength):
+        verdict = Comparison(preferred=Preferred.FIRST, strength=strength)
+        return [judged("ab", verdict, f"q {n}") for n in range(4)]
+
+    with pytest.raises(RecordError, match=r"reward\.margin 2 is times the strength .* and none states one"):
+        train(tmp_path / "none", compared(None), margin=2.0, epochs=1)
+    train(tmp_path / "stated", compared(2.0), margin=2.0, epochs=1)
+
+
 def test_judgements_that_order_nothing_are_refused_or_left_out(tmp_path, capsys):
     ties = [judged(["a", "b"], Ranking(ranks=(1, 1))), judged(["a"], Comment(text="hm"))]
     with pytest.raises(RecordError, match=r"none of 2 judgements says which answer is better \(none; 1 left out: a"):

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from plaudit.cli.guard import guarded
 from plaudit.cli.help import with_settings
 from plaudit.scoring import Scoring
+
+if TYPE_CHECKING:
+    from plaudit.reading.check import Learned
+    from plaudit.records import Judgement
 
 __all__ = ["add_to"]
 
@@ -41,15 +46,32 @@ def check(
     split: Annotated[str, typer.Option(metavar="NAME", help="Which split of a Hugging Face dataset.")] = "train",
     most: Annotated[int, typer.Option(min=0, help="Bad lines to list.")] = 20,
 ) -> None:
-    """Say what a file holds, and name every bad line and field. The exit code is 1 if there is any."""
+    """Say what a file holds, and name every bad line and field.
+
+    The exit code is 1 if there is any, or if a reward model could learn from none of its judgements.
+    """
     from rich.console import Console
 
     from plaudit.reading.check import check_file, render
 
-    report = check_file(file, format, kind, _pairs(column or []), name=name, split=split)
+    report = check_file(file, format, kind, _pairs(column or []), name=name, split=split, learn=_learned)
     render(report, Console(), most=most)
     if not report.ok:
         raise typer.Exit(1)
+
+
+def _learned(judgements: Sequence[Judgement]) -> Learned:
+    """What a reward section with its defaults learns; scores without a scale get theirs in the recipe."""
+    from plaudit.errors import RecordError
+    from plaudit.reading.check import Learned
+    from plaudit.recipe import Reward
+    from plaudit.training.judged import said_by
+
+    try:
+        found, mix = said_by(judgements, Reward())
+    except RecordError as error:
+        return Learned(len(judgements), f"none yet: {error}")
+    return Learned(len(found), mix.describe())
 
 
 @guarded(go_on=True)
@@ -83,7 +105,7 @@ def label(
     token_from: Annotated[
         str | None, typer.Option(metavar="VARIABLE", help="Environment variable that holds the judge's token.")
     ] = None,
-    timeout: Annotated[float, typer.Option(min=0.001, help="Seconds to wait for a reply of the judge.")] = 120.0,
+    timeout: Annotated[float, typer.Option(min=0.001, help="Seconds until a reply of the judge is whole.")] = 120.0,
     annotator: Annotated[
         str | None,
         typer.Option(metavar="NAME", help="Who judged. [default: the scorers' kinds, or the judge's name]"),

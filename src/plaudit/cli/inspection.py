@@ -161,7 +161,9 @@ def evaluate_reward(
     """Say how far a reward model can be trusted, on judgements that it was not trained on.
 
     Accuracy by subset, annotator and agreement; ties, calibration, length, order; answers spoiled on purpose; best of
-    n; RewardBench's numbers for files of its form. Writes evaluation.json and report.html.
+    n; RewardBench's numbers for files of its form. Several models together are taken for the mean of their chances; the
+    accuracy of their reward as it is used, and how far apart they are, stand beside it; thumbs and probes take their
+    mean. Writes evaluation.json and report.html.
     """
     folder = model_in(model, *REWARD_MODELS)
     into = out or folder / "evaluation"

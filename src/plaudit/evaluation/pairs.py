@@ -12,7 +12,7 @@ import re
 import statistics
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import combinations
 from typing import Any, NamedTuple
 
@@ -25,14 +25,17 @@ __all__ = [
     "Scored",
     "accuracy",
     "against_length",
+    "against_themselves",
     "agreement",
     "calibration",
     "clustered_share",
+    "disagreement",
     "grouped",
     "pairs_of",
     "temperature",
     "thumbs",
     "tied_gaps",
+    "used",
     "wilson",
     "with_ties",
 ]
@@ -54,7 +57,9 @@ class Scored:
     facts: Mapping[str, str] = field(default_factory=dict)
     """What its row says besides, such as `subset`."""
     members: tuple[tuple[float, ...], ...] = ()
-    """The scores of each member of an ensemble, where `scores` are those of one."""
+    """The scores of each member of an ensemble, where `scores` are their mean."""
+    used: tuple[float, ...] = ()
+    """The reward that an ensemble's members give together, where the judgement is about the whole of it."""
 
     def gap(self, up: int, down: int) -> float:
         """How much higher one answer is scored than another one, in log-odds.
@@ -67,6 +72,10 @@ class Scored:
         chance = statistics.fmean(_sigmoid(own[up] - own[down]) for own in self.members)
         other = statistics.fmean(_sigmoid(own[down] - own[up]) for own in self.members)
         return math.log(max(chance, 1e-300)) - math.log(max(other, 1e-300))
+
+    def apart(self, up: int, down: int) -> float | None:
+        """How far apart the members are about a gap, their standard deviation in log-odds; None for one model."""
+        return statistics.pstdev(own[up] - own[down] for own in self.members) if self.members else None
 
     def __post_init__(self) -> None:
         if len(self.scores) != len(self.judgement.answers):
@@ -85,6 +94,8 @@ class Pair(NamedTuple):
     better: int
     """Characters of the better answer."""
     worse: int
+    apart: float | None = None
+    """Standard deviation of the gap between the members of an ensemble."""
 
     @property
     def won(self) -> float:
@@ -93,16 +104,26 @@ class Pair(NamedTuple):
 
 
 def pairs_of(scored: Iterable[Scored]) -> list[Pair]:
-    """Every pair that the judgements order; a thumb, a comment and a tie give none."""
+    """Every pair that the judgements order; thumbs, comments, ties and an answer beside itself give none."""
     found = []
     for item in scored:
         ranks, answers = item.judgement.ranks() or (), item.judgement.answers
         for i, j in combinations(range(len(ranks)), 2):
-            if ranks[i] != ranks[j]:
+            if ranks[i] != ranks[j] and answers[i] != answers[j]:
                 up, down = (i, j) if ranks[i] < ranks[j] else (j, i)
-                gap = item.gap(up, down)
-                found.append(Pair(item.judgement.prompt.id, gap, len(answers[up]), len(answers[down])))
+                lengths = len(answers[up]), len(answers[down])
+                found.append(Pair(item.judgement.prompt.id, item.gap(up, down), *lengths, item.apart(up, down)))
     return found
+
+
+def against_themselves(scored: Iterable[Scored]) -> int:
+    """How many pairs are left out because an answer is ranked above the very same words."""
+    return sum(
+        item.judgement.answers[i] == item.judgement.answers[j] and ranks[i] != ranks[j]
+        for item in scored
+        for ranks in [item.judgement.ranks() or ()]
+        for i, j in combinations(range(len(ranks)), 2)
+    )
 
 
 def tied_gaps(scored: Iterable[Scored]) -> list[float]:
@@ -163,6 +184,33 @@ def accuracy(pairs: Sequence[Pair]) -> dict[str, Any]:
     share = clustered_share([pair.won for pair in pairs], [pair.prompt for pair in pairs])
     prompts = len({pair.prompt for pair in pairs})
     return {"pairs": len(pairs), "prompts": prompts, "accuracy": share.value, "interval": list(share.interval)}
+
+
+def used(scored: Iterable[Scored]) -> dict[str, Any]:
+    """The accuracy of an ensemble's reward as it is used: by its members' mean, minimum or lower bound.
+
+    The accuracy of `pairs_of` an ensemble is that of its members' mean chance, which no `combine` need agree with.
+
+    Returns:
+        As `accuracy`; nothing where there is one model, or no pair.
+    """
+    found = pairs_of(replace(item, scores=item.used, members=()) for item in scored if item.used)
+    return accuracy(found) if found else {}
+
+
+def disagreement(pairs: Iterable[Pair]) -> dict[str, float]:
+    """How far the members of an ensemble are apart, in log-odds, where they are right and where they are wrong.
+
+    Members that know what they do not know are further apart where they are wrong.
+
+    Returns:
+        `right` and `wrong`: the mean over such pairs, each where there are any; nothing where there is one model.
+    """
+    sides: dict[str, list[float]] = {"right": [], "wrong": []}
+    for pair in pairs:
+        if pair.apart is not None and pair.gap:
+            sides["right" if pair.gap > 0 else "wrong"].append(pair.apart)
+    return {side: statistics.fmean(found) for side, found in sides.items() if found}
 
 
 def with_ties(pairs: Sequence[Pair], tied: Sequence[float]) -> dict[str, Any]:
@@ -377,7 +425,7 @@ def _votes(scored: Iterable[Scored]) -> tuple[dict[_Key, list[int]], dict[_Key, 
             turn = 1 if first < second else -1
             key = (item.judgement.prompt.id, min(first, second), max(first, second))
             votes[key].append(turn * said)
-            gaps[key] = turn * (item.scores[i] - item.scores[j])
+            gaps[key] = turn * item.gap(i, j)
     return votes, gaps
 
 

@@ -14,7 +14,7 @@ from typing import Any, Final, NamedTuple
 
 from plaudit.evaluation.measures import Share
 from plaudit.evaluation.pairs import clustered_share
-from plaudit.records import Answer, Ended, Group, Judgement, Prompt
+from plaudit.records import Answer, Ended, Group, Judgement, Prompt, Thumb
 from plaudit.scorers import Scorer
 from plaudit.seeds import derive
 
@@ -44,12 +44,15 @@ class Case(NamedTuple):
 
 
 def cases_of(judgements: Sequence[Judgement], most: int) -> list[Case]:
-    """The best answer of each prompt, evenly chosen if there are more than `most` prompts; empty answers are left out.
+    """The best answer of each prompt, evenly chosen if there are more than `most` prompts.
 
+    Empty answers are left out, and those with a thumb down.
     The stranger is the answer to the prompt that is half the list away.
     """
     best: dict[str, tuple[Prompt, str]] = {}
     for judgement in judgements:
+        if isinstance(judgement.verdict, Thumb) and not judgement.verdict.up:
+            continue
         ranks = judgement.ranks() or (1,)
         answer = judgement.answers[ranks.index(min(ranks))]
         if answer.strip():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -128,7 +128,7 @@ def score_judged(scorer: Scorer, judged: Sequence[Judged]) -> tuple[list[tuple[J
     """
     keys = [_key(item.judgement) for item in judged]
     asked = dict(zip(keys, (item.judgement for item in judged), strict=True))
-    known: dict[tuple[str, ...], tuple[tuple[float, ...], tuple[tuple[float, ...], ...]]] = {}
+    known: dict[tuple[str, ...], Scored] = {}
     distinct = list(asked)
     with progress("score", len(distinct)) as advance:
         for start in range(0, len(distinct), _AT_ONCE):
@@ -140,18 +140,22 @@ def score_judged(scorer: Scorer, judged: Sequence[Judged]) -> tuple[list[tuple[J
                 known[key] = _own(scores, g, asked[key])
             advance(len(part))
     scored = [
-        (item, Scored(judgement=item.judgement, scores=known[key][0], facts=item.facts, members=known[key][1]))
+        (item, replace(known[key], judgement=item.judgement, facts=item.facts))
         for item, key in zip(judged, keys, strict=True)
     ]
     whole = [(item, own) for item, own in scored if all(map(math.isfinite, own.scores))]
     return whole, len(scored) - len(whole)
 
 
-def _own(scores: Scores, group: int, judgement: Judgement) -> tuple[tuple[float, ...], tuple[tuple[float, ...], ...]]:
+def _own(scores: Scores, group: int, judgement: Judgement) -> Scored:
     """The scores that a judgement is about, its quality's where the scorer gives that apart; and each member's."""
-    if judgement.quality is not None and judgement.quality in scores.parts:
-        return scores.parts[judgement.quality][group], ()
-    return scores.value_PG[group], tuple(member[group] for member in scores.members)
+    about = judgement.quality
+    if about is not None and about in scores.parts:
+        members = tuple(member[group] for member in scores.member_parts.get(about, ()))
+        return Scored(judgement=judgement, scores=scores.parts[about][group], members=members)
+    members = tuple(member[group] for member in scores.members)
+    used = scores.used_PG[group] if scores.used_PG else ()
+    return Scored(judgement=judgement, scores=scores.value_PG[group], members=members, used=used)
 
 
 def _key(judgement: Judgement) -> tuple[str, ...]:
@@ -176,6 +180,9 @@ def held_out(scorer: Scorer, judgements: Sequence[Judgement]) -> dict[str, Any]:
 def measure(scored: Sequence[Scored], by: Sequence[str] = GROUPS) -> dict[str, Any]:
     """Everything that scores of judged answers say, as plain JSON values: see `plaudit.evaluation.pairs`.
 
+    Of an ensemble, a pair's chance is the mean of its members' chances; `used` is the accuracy of the reward that they
+    give together, and thumbs go by the members' mean.
+
     Args:
         scored: judgements with their scores.
         by: facts to split accuracy by; one with a single value is left out.
@@ -185,6 +192,9 @@ def measure(scored: Sequence[Scored], by: Sequence[str] = GROUPS) -> dict[str, A
     found = {
         "judgements": len(scored),
         **pairs.accuracy(ordered),
+        "against_themselves": pairs.against_themselves(scored) or None,
+        "used": pairs.used(scored),
+        "disagreement": pairs.disagreement(ordered),
         "ties": pairs.with_ties(ordered, tied),
         "thumbs": pairs.thumbs(scored),
         "length": pairs.against_length(ordered),

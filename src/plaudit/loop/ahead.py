@@ -7,8 +7,8 @@ from collections.abc import Sequence
 
 from plaudit.environments import environment_of
 from plaudit.loop.ground import Ground
-from plaudit.materials import check_demonstrations, check_judgements, check_prompts
-from plaudit.models.load import check_suits
+from plaudit.materials import check_demonstrations, check_judgements, check_prompts, check_prompts_fit
+from plaudit.models.load import check_language, check_language_head, check_suits
 from plaudit.recipe import MADE
 from plaudit.scorers import check_references, check_reward, member_folders, scorer_of
 from plaudit.scoring import ByModel
@@ -29,6 +29,10 @@ def look_ahead(ground: Ground) -> None:
     for model in models:
         if model not in MADE:
             check_suits(model, adapter=recipe.model.adapter, checkpointing=recipe.model.checkpointing)
+    if "reward" in left and ground.normalises() and models[0] not in MADE:
+        check_language(models[0], "reward.normalise_on needs the policy's reference as model.path, or 0 to go without")
+    if recipe.reward is not None and recipe.reward.language and "reward" in left and ground.trunk() not in MADE:
+        check_language_head(ground.trunk(), lstm=recipe.reward.start == "lstm")
     if recipe.environment is not None:
         environment_of(recipe.environment)
     if ground.evaluates():
@@ -43,6 +47,8 @@ def look_ahead(ground: Ground) -> None:
     if ground.evaluates() and not waits_for_tokens(ground):
         needed = recipe.policy.prompts_per_round if recipe.policy is not None else 0
         check_prompts(ground.materials.prompts(), [*readers, *graders], recipe.data.held_out, needed)
+    elif "reward" in left and ground.normalises() and not waits_for_tokens(ground):
+        check_prompts_fit(ground.materials.prompts()[0], [*readers, *graders])
 
 
 def _check_scorers(ground: Ground) -> list[str]:

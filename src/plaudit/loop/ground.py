@@ -159,7 +159,15 @@ class Ground:
         """Whether the recipe tunes a model and has prompts to compare it on with the one before."""
         recipe = self.recipe
         tunes = recipe.policy is not None or recipe.sft is not None
-        return tunes and (recipe.world is not None or bool(recipe.data.prompts))
+        return tunes and self._has_prompts()
+
+    def normalises(self) -> bool:
+        """Whether the recipe trains a reward model and has prompts to bring it to a standard scale on."""
+        settings = self.recipe.reward
+        return settings is not None and bool(settings.normalise_on) and self._has_prompts()
+
+    def _has_prompts(self) -> bool:
+        return self.recipe.world is not None or bool(self.recipe.data.prompts)
 
     def named(self, path: str) -> str:
         """A model's name for people: its folder in the run, or what the recipe calls it."""

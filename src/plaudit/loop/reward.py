@@ -41,9 +41,8 @@ def reward_stage(ground: Ground) -> None:
             if not folder.exists():  # it was made before an interruption
                 train_member(ground, folder, trunk, train, held, member=member)
         loaded = load_members(folders, ground.machine, ground.recipe.text, micro_tokens=ground.recipe.micro_tokens)
-        members = [member.raw() for member in loaded]
-        found = held_out_measures(members[0] if len(members) == 1 else EnsembleScorer(members).raw(), held)
-        _normalise(ground, folders, members)
+        scorer = _normalise(ground, folders, [member.raw() for member in loaded])
+        found = held_out_measures(scorer.raw(), held)
         write_json(made / "evaluation.json", {**found, "learned": _learned(train, settings, folders)})
 
 
@@ -132,30 +131,41 @@ def _new_reward(ground: Ground, trunk: str, words: Words, seed: int, *, random: 
     )
 
 
-def _normalise(ground: Ground, folders: Sequence[Path], members: Sequence[ModelScorer]) -> None:
+def _normalise(ground: Ground, folders: Sequence[Path], members: Sequence[ModelScorer]) -> ModelScorer | EnsembleScorer:
     """Note gain and bias that give the reference's answers mean 0 and, within a prompt, standard deviation 1.
 
     Comparisons say nothing about how one prompt's answers stand against another's, so the spread between prompts
     is an accident of training; only the spread within a prompt gives one nat of KL the same price in every run.
-    Of an ensemble, that is done to each member and then to all of them together.
+    Of an ensemble, that is done to each member and then to all of them together. Without prompts it is left out.
+
+    Returns:
+        The model, or the ensemble, at that scale.
     """
     settings = ground.recipe.reward
     assert settings is not None
-    has_prompts = ground.recipe.world is not None or bool(ground.recipe.data.prompts)
-    groups: list[Group] = []
-    if settings.normalise_on and has_prompts and ground.recipe.policy is not None:
-        groups = _reference_groups(ground, settings.normalise_on, ground.recipe.policy.sampling)
+    groups = _reference_groups(ground, settings.normalise_on) if ground.normalises() else []
+    if settings.normalise_on and not groups:
+        say("reward: left at the scale that it came to, for there are no prompts to normalise it on (data.prompts)")
     for folder, scorer in zip(folders, members, strict=True):
         scorer.gain, scorer.bias = _standard(scorer, groups)
         change_config(folder, reward_gain=scorer.gain, reward_bias=scorer.bias)
-    if len(members) > 1:
-        how = {"combine": settings.combine, "caution": settings.caution}
-        gain, bias = _standard(EnsembleScorer(members, combine=settings.combine, caution=settings.caution), groups)
-        save_ensemble(folders[0].parent, [f.name for f in folders], **how, reward_gain=gain, reward_bias=bias)
+    if len(members) == 1:
+        return members[0]
+    together = EnsembleScorer(members, combine=settings.combine, caution=settings.caution)
+    together.gain, together.bias = _standard(together, groups)
+    how = {"combine": together.combine, "caution": together.caution}
+    scale = {"reward_gain": together.gain, "reward_bias": together.bias}
+    save_ensemble(folders[0].parent, [folder.name for folder in folders], **how, **scale)
+    return together
 
 
-def _reference_groups(ground: Ground, count: int, sampling: Sampling) -> list[Group]:
-    """Two answers of the policy's reference to each of some prompts."""
+def _reference_groups(ground: Ground, count: int) -> list[Group]:
+    """Two answers of the policy's reference to each of some prompts, drawn as the policy draws its own.
+
+    The reward stage alone knows no policy: its answers are drawn by the defaults, as long as the model reads.
+    """
+    policy, read = ground.recipe.policy, ground.recipe.text.max_answer_tokens
+    sampling = policy.sampling if policy is not None else Sampling(max_tokens=min(Sampling().max_tokens, read))
     prompts = ground.materials.prompts()[0][:count]
     return ground.sample("normalise", prompts, ground.words(ground.tuned()), 2, sampling, ground.tuned())
 

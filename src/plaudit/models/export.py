@@ -1,8 +1,9 @@
 """Reward models for other software: Transformers' own classes and pipeline, and vLLM's pooling server.
 
 A Plaudit reward is `gain * score + bias`, with gain and bias in `config.json`, which nobody else reads. An export
-folds the gain into the head's weights. The heads of these classes have no bias, so the bias stays outside: `README.md`
-in the folder gives it as the number to add. Where answers to one prompt are compared, it does not matter.
+folds the gain into the head's weights, and several qualities into one row, their weighted sum. An encoder's head has a
+bias, which takes in the reward's. A decoder's has none, so the bias stays outside: `README.md` in the folder gives it
+as the number to add. Where answers to one prompt are compared, it does not matter.
 
 `problem_type` becomes `regression`, for both Transformers' pipeline and vLLM put a lone label through a sigmoid else.
 For vLLM 0.33.0, read in its sources: an architecture that ends in `ForSequenceClassification` is run with the pooling
@@ -15,6 +16,7 @@ models in fp16 unless told otherwise. None of this was run: there is no vLLM whe
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -22,9 +24,12 @@ import torch
 from torch import nn
 
 from plaudit.errors import ModelError, RunError
-from plaudit.models.load import choose_machine, load_reward, load_tokenizer
+from plaudit.models.load import choose_machine, context_of, load_reward, load_tokenizer, quality_weights
+from plaudit.models.network import head_of, reads_both_ways
 from plaudit.models.save import save_model
 from plaudit.recipe import Text
+from plaudit.records import Message, Prompt
+from plaudit.text import Words
 
 __all__ = ["VLLM", "Target", "export_reward"]
 
@@ -47,7 +52,8 @@ def export_reward(folder: Path, out: Path, to: Target, text: Text) -> float:
         The number to add to an exported score to get the reward.
 
     Raises:
-        ModelError: the model is none of Transformers' own, or its head is not a linear layer `score` with one output.
+        ModelError: the model is none of Transformers' own, its head is no linear layer that we know, or an encoder is
+            asked for vLLM.
         RunError: there is something at `out`, or the disk is full.
     """
     if out.exists():
@@ -56,39 +62,136 @@ def export_reward(folder: Path, out: Path, to: Target, text: Text) -> float:
     name = type(model).__name__
     if not type(model).__module__.startswith("transformers."):
         raise ModelError(f"{folder}: {name} is not one of Transformers' own models, so nothing else can load it")
-    head = getattr(model, "score", None)
-    if not isinstance(head, nn.Linear) or head.out_features != 1 or len(list(head.parameters())) > 1:
+    encoder = reads_both_ways(model)
+    if encoder and to == "vllm":
         raise ModelError(
-            f"{folder}: {name} keeps its head elsewhere than in a linear layer `score` with one output and no bias, "
-            f"into which the gain {gain:g} could be folded"
+            f"{folder}: {name} is an encoder, and what is written for vLLM holds for decoders: export it for "
+            "transformers"
         )
-    with torch.no_grad():
-        head.weight.mul_(gain)
+    head, weights = head_of(model), quality_weights(model.config)
+    scale = _scale(head, gain, bias, dict(zip(model.config.id2label.values(), weights, strict=True)))
+    added = _fold(head, weights, gain, bias)
+    if len(weights) > 1:
+        model.num_labels = model.config.num_labels = 1
+        del model.config.reward_weights
     model.config.problem_type = "regression"
     tokenizer = load_tokenizer(str(folder))
-    save_model(model, out, tokenizer, reward_gain=1.0, reward_bias=bias)
-    readme = _readme(name, gain, bias, to, tokenizer, text)
+    save_model(model, out, tokenizer, reward_gain=1.0, reward_bias=added)
+    words = Words(tokenizer, text, context=context_of(model.config))
+    readme = _for_encoder(name, scale, words, model.config) if encoder else _for_decoder(name, scale, added, words, to)
     (out / "README.md").write_text(readme, encoding="utf-8")
-    return bias
+    return added
 
 
-def _readme(name: str, gain: float, bias: float, to: Target, tokenizer: Any, text: Text) -> str:
-    end = tokenizer.eos_token
-    template = text.template or ("the tokenizer's chat template" if tokenizer.chat_template else "{prompt}")
+@torch.no_grad()
+def _fold(head: nn.Linear, weights: Sequence[float], gain: float, bias: float) -> float:
+    """Let a head give the reward in its one row, but for what is returned: the bias, where the head has none."""
+    row = gain * torch.tensor([weights])
+    head.weight = nn.Parameter(row @ head.weight)
+    head.out_features = 1
+    if not _has_bias(head):
+        return bias
+    head.bias = nn.Parameter(row @ head.bias + bias)
+    return 0.0
+
+
+def _has_bias(head: nn.Linear) -> bool:
+    return "bias" in dict(head.named_parameters())
+
+
+def _scale(head: nn.Linear, gain: float, bias: float, weights: Mapping[str, float]) -> str:
+    """What becomes of gain, bias and qualities."""
+    summed = ", ".join(f"{name} ({weight:g})" for name, weight in weights.items())
+    rows = f"\n  Its one row is the weighted sum of those of {summed}." if len(weights) > 1 else ""
+    if _has_bias(head):
+        return f"* Reward = score. The gain, {gain!r}, and the bias, {bias!r}, are in the head.{rows}"
+    return (
+        f"* Reward = score + ({bias!r}). The gain, {gain!r}, is in the weights of the head, which has no bias of its\n"
+        f"  own, so this number has to be added. It does not matter where answers to one prompt are compared.{rows}"
+    )
+
+
+def _for_decoder(name: str, scale: str, added: float, words: Words, to: Target) -> str:
+    end = words.tokenizer.eos_token
     return f"""# A reward model
 
 {name} with one label, from Plaudit. The score is read at the last token, which must be `{end}`.
 
-* Reward = score + ({bias!r}). The gain, {gain!r}, is in the weights of `score`; the head has no bias of its own, so
-  this number has to be added. It does not matter where answers to one prompt are compared.
-* A text is the prompt as `{json.dumps(template, ensure_ascii=False)}`, then the answer, then `{end}`.
+{scale}
+{_prompts(words)}
+  Behind it come the answer and `{end}`.
   In training, prompt and answer were tokenised apart and joined: where a tokenizer merges across the border, pass
-  token ids.
+  token ids. The answer `so` to the first of these prompts is `{_sample_ids(words)}`.
 * `problem_type` is `regression`, so that no sigmoid is put on the score.
 
-{_WITH[to].format(end=end, mean=-bias, version=VLLM)}"""
+{_WITH[to].format(end=end, mean=-added, version=VLLM)}"""
 
 
+def _prompts(words: Words) -> str:
+    """How prompts are written, by two of them."""
+    text, chat = words.prompt_text(_WHY)
+    lines = [f"* The prompt `why?` is written as `{_quoted(text)}`{_NO_MORE if chat else ''}."]
+    if not chat and words.text.template is None and words.tokenizer.chat_template:
+        text, _ = words.prompt_text(Prompt(messages=(Message(role="user", content="why?"),)))
+        lines.append(f"  A chat in which a user says `why?` is written as `{_quoted(text)}`{_NO_MORE}.")
+    return "\n".join(lines)
+
+
+_WHY: Final = Prompt(text="why?")
+_NO_MORE: Final = ", special tokens\n  and all: have none added, by `add_special_tokens=False`"
+
+
+def _quoted(text: str) -> str:
+    return json.dumps(text, ensure_ascii=False)
+
+
+def _sample_ids(words: Words) -> list[int]:
+    context = words.prompt_ids(_WHY)
+    return [*context, *words.answer_ids("so", context_ids=context)]
+
+
+def _for_encoder(name: str, scale: str, words: Words, config: Any) -> str:
+    context = words.prompt_ids(_WHY)
+    ids = _sample_ids(words)
+    typed = getattr(config, "type_vocab_size", 0) > 1
+    types = [int(place >= len(context)) for place in range(len(ids))]
+    text, _ = words.prompt_text(_WHY)
+    pair = words.tokenizer(text, "so")
+    alike = pair["input_ids"] == ids and pair.get("token_type_ids") == (types if typed else None)
+    given = f"input_ids=torch.tensor([{ids}])" + (f", token_type_ids=torch.tensor([{types}])" if typed else "")
+    return f"""# A reward model
+
+{name} with one label, from Plaudit. It reads prompt and answer together, as its two segments.
+
+{scale}
+{_prompts(words)}
+  With the answer `so` that is `{ids}`.
+* `problem_type` is `regression`, so that no sigmoid is put on the score.
+
+{(_PAIR if alike else _IDS).format(prompt=_quoted(text), given=given)}"""
+
+
+_PAIR: Final = """## With Transformers
+
+```python
+from transformers import pipeline
+
+score = pipeline("text-classification", model="path/to/this/folder")
+print(score({{"text": {prompt}, "text_pair": "so"}})["score"])
+```
+"""
+_IDS: Final = """## With Transformers
+
+The tokenizer joins a pair of texts otherwise than in training: pass token ids.
+
+```python
+import torch
+from transformers import AutoModelForSequenceClassification
+
+model = AutoModelForSequenceClassification.from_pretrained("path/to/this/folder").eval()
+print(model({given}).logits.item())
+```
+"""
 _WITH: Final[dict[Target, str]] = {
     "transformers": """## With Transformers
 

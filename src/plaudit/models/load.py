@@ -19,13 +19,15 @@ from transformers.utils import logging as transformers_logging
 
 from plaudit.errors import ModelError
 from plaudit.models.lstm import LstmConfig, LstmForCausalLM, LstmForSequenceClassification, LstmModel
-from plaudit.models.network import head_of, new_head
+from plaudit.models.network import head_of, is_encoder, new_head
 from plaudit.models.packed import body_of
 from plaudit.recipe import Adapter
 
 __all__ = [
     "Machine",
     "adapted",
+    "check_language",
+    "check_language_head",
     "check_reward_model",
     "check_suits",
     "choose_machine",
@@ -147,6 +149,7 @@ def load_language(
     return _ready(model, machine, checkpointing)
 
 
+_LSTM_SIZE = 256
 _NO_ADAPTER = "an LSTM has no layer that LoRA knows: take model.adapter away"
 _NO_CHECKPOINTING = "an LSTM cannot recompute activations: set model.checkpointing to false"
 
@@ -169,15 +172,57 @@ def check_suits(path: str, *, adapter: Adapter | None, checkpointing: bool) -> N
         raise ModelError(f"{path!r}: {'; '.join(wrong)}")
 
 
+def check_language(path: str, why: str) -> None:
+    """Refuse an encoder where a language model is needed, its weights not read.
+
+    Args:
+        path: a model's folder or name.
+        why: the setting that needs it, and what else could be done, for the message.
+
+    Raises:
+        ModelError: there is no such model, or it is an encoder.
+    """
+    with _loading(path):
+        config = AutoConfig.from_pretrained(path)
+    if is_encoder(config):
+        raise ModelError(f"{path!r} is an encoder ({config.model_type}), which writes nothing: {why}")
+
+
+def check_language_head(path: str, *, lstm: bool) -> None:
+    """Refuse a model whose head cannot go on writing from a reward model's trunk, its weights not read.
+
+    Args:
+        path: the language model.
+        lstm: the trunk is a new LSTM, not that model's own.
+
+    Raises:
+        ModelError: there is no such model, it is an encoder, or an LSTM's states do not fit its head.
+    """
+    check_language(path, "reward.language is for decoders: set it to 0")
+    config = AutoConfig.from_pretrained(path).get_text_config()
+    if lstm and config.hidden_size != _LSTM_SIZE and not config.tie_word_embeddings:
+        raise ModelError(
+            f"{path!r} writes from states of width {config.hidden_size}, and an LSTM's have {_LSTM_SIZE}: set "
+            "reward.language to 0, or reward.start to model"
+        )
+
+
 def check_reward_model(path: str) -> Any:
     """The config of a trained reward model, its weights not read.
 
     Raises:
-        ModelError: there is none, or it has labels without a weight.
+        ModelError: there is none, it is a language model, or it has labels without a weight.
     """
     with _loading(path):
         config = AutoConfig.from_pretrained(path)
-    if config.num_labels != len(quality_weights(config)):
+    wrong = config.num_labels != len(quality_weights(config))
+    kind = next(iter(config.architectures or ()), "")
+    if wrong and kind.endswith(("ForCausalLM", "LMHeadModel")):
+        raise ModelError(
+            f"{path!r} is a language model ({kind}), which scores nothing: name a reward model, as `plaudit reward` "
+            "trains"
+        )
+    if wrong:
         raise ModelError(
             f"{path!r} has {config.num_labels} labels; a reward model has one, or as many as the reward_weights in its "
             "config.json"
@@ -315,7 +360,7 @@ def _labels(qualities: Mapping[str, float]) -> dict[str, Any]:
     }
 
 
-def new_lstm_language(tokenizer: Any, machine: Machine, *, seed: int, hidden: int = 256) -> Any:
+def new_lstm_language(tokenizer: Any, machine: Machine, *, seed: int, hidden: int = _LSTM_SIZE) -> Any:
     """An LSTM language model drawn at random for a tokenizer: about a million parameters with 2048 tokens.
 
     Its embeddings begin ten times as long as those of a reward model. Gates that hardly feel a token learn late: on the
@@ -346,7 +391,7 @@ def new_lstm_reward(
     *,
     seed: int,
     head_scale: float = 1.0,
-    hidden: int = 256,
+    hidden: int = _LSTM_SIZE,
     qualities: Mapping[str, float] | None = None,
 ) -> Any:
     """An LSTM drawn at random for a tokenizer, with a head for one score.

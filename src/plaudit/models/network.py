@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from typing import Any, cast
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import MODEL_FOR_MASKED_LM_MAPPING
 
@@ -29,6 +30,7 @@ __all__ = [
     "Scales",
     "TwinQ",
     "head_of",
+    "is_encoder",
     "new_head",
     "reads_both_ways",
 ]
@@ -261,7 +263,11 @@ class Scales(nn.Module):
 
 def reads_both_ways(model: Any) -> bool:
     """Whether the model is an encoder, whose every token sees all others, and not a decoder."""
-    config = bare(model).config
+    return is_encoder(bare(model).config)
+
+
+def is_encoder(config: Any) -> bool:
+    """Whether a model of this config is an encoder."""
     return type(config) in MODEL_FOR_MASKED_LM_MAPPING and not getattr(config, "is_decoder", False)
 
 
@@ -340,17 +346,23 @@ class RewardNetwork(Network):
         if self.adapter is not None:
             self.model.set_adapter(self.adapter)
         if self.encoder:
-            score = self._read_whole(tree).float()
+            score = self._read_whole(tree)
         elif needs.logp:
             hidden_ND = hidden_states(self.model, tree)
-            score = self.head(self.dropout(hidden_ND[tree.last_B()])).float()
+            score = self._score(self.dropout(hidden_ND[tree.last_B()]))
             logp_BT = self._logps(hidden_ND, tree)
         else:
-            score = self.head(self.dropout(end_states(self.model, tree))).float()
+            score = self._score(self.dropout(end_states(self.model, tree)))
         score = score.squeeze(-1) if score.shape[-1] == 1 else score
         if self.scales is None or not needs.scales:
             return Outputs(score=score, logp=logp_BT)
         return Outputs(score=score, logp=logp_BT, tie=self.scales.tie(), cut=self.scales.cut_C())
+
+    def _score(self, hidden_BD: Tensor) -> Tensor:
+        """[B, labels] in fp32 under autocast too: a head that rounds to 16 bits puts rewards on a coarse grid."""
+        head = self.head
+        with torch.autocast(hidden_BD.device.type, enabled=False):
+            return F.linear(hidden_BD.float(), head.weight, head.bias)
 
     def _logps(self, hidden_ND: Tensor, tree: TokenTree) -> Tensor:
         assert self.language_head is not None, "log-probabilities were asked of a network without a language head"
@@ -371,8 +383,13 @@ class RewardNetwork(Network):
         inputs = {"input_ids": tree.token_N[place_BT.clamp(min=0)], "attention_mask": (place_BT >= 0).long()}
         if getattr(bare(self.model).config, "type_vocab_size", 0) > 1:
             inputs["token_type_ids"] = answer_BT.long()
-        logits: Tensor = self.model(**inputs).logits
-        return logits
+        read: list[Tensor] = []
+        watch = self.head.register_forward_pre_hook(lambda head, given: read.append(given[0]))
+        try:
+            self.model(**inputs)
+        finally:
+            watch.remove()
+        return self._score(read[0])
 
     def groups(self) -> dict[str, list[nn.Parameter]]:
         """`reward`, and `scales` where something is learned beside it."""

@@ -21,7 +21,7 @@ from plaudit.records import Choice, Demonstration, Document, Judgement, Prompt
 if TYPE_CHECKING:
     from rich.console import Console
 
-__all__ = ["Lengths", "LongerWins", "Report", "check_file", "longer_wins", "render"]
+__all__ = ["Learned", "Lengths", "LongerWins", "Report", "check_file", "longer_wins", "render"]
 
 
 class Lengths(NamedTuple):
@@ -43,6 +43,15 @@ class LongerWins(NamedTuple):
     """Prompts with answers that somebody ordered; see `longer_wins`."""
     share: float
     """In [0, 1]; equally long answers count one half."""
+
+
+class Learned(NamedTuple):
+    """What a reward model would learn from."""
+
+    judgements: int
+    """How many say which answer is better, or what one is worth."""
+    says: str
+    """By which loss each, and why the others are left out."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,11 +86,13 @@ class Report:
     html_entities: int
     """Records whose texts hold HTML entities such as `&amp;`; reading leaves them as they are."""
     longer_wins: LongerWins | None
+    learned: Learned | None = None
+    """Of judgements, where somebody asked."""
 
     @property
     def ok(self) -> bool:
-        """Whether every row can be used."""
-        return not self.problems
+        """Whether every row can be used, and something can be learned from judgements."""
+        return not self.problems and (self.learned is None or self.learned.judgements > 0)
 
 
 def check_file(
@@ -93,6 +104,7 @@ def check_file(
     name: str | None = None,
     split: str = "train",
     count_tokens: Callable[[str], int] | None = None,
+    learn: Callable[[Sequence[Judgement]], Learned] | None = None,
 ) -> Report:
     """Read a file or dataset to its end and say what it holds.
 
@@ -104,6 +116,7 @@ def check_file(
         name: as in a recipe's `name`.
         split: as in a recipe's `split`.
         count_tokens: measures lengths in tokens too.
+        learn: says what a reward model would learn from judgements.
 
     Raises:
         RecordError: there is no such file, format or split.
@@ -142,6 +155,7 @@ def check_file(
         empty_answers=sum(not all(answer.strip() for answer in judgement.answers) for judgement in judgements),
         html_entities=sum(any(map(_has_entity, _words(record))) for record in records),
         longer_wins=longer_wins(judgements),
+        learned=learn(judgements) if learn is not None and judgements else None,
     )
 
 
@@ -254,8 +268,13 @@ def render(report: Report, console: Console, *, most: int = 20) -> None:
         console.print(Text(str(problem), style="red"), soft_wrap=True)
     if len(report.problems) > most:
         console.print(Text(f"... and {len(report.problems) - most:,} more", style="red"))
-    verdict = ("ok", "green") if report.ok else (f"{len(report.problems):,} of {report.rows:,} rows are bad", "red")
-    console.print(Text(*verdict))
+    console.print(Text(_verdict(report), style="green" if report.ok else "red"))
+
+
+def _verdict(report: Report) -> str:
+    if report.problems:
+        return f"{len(report.problems):,} of {report.rows:,} rows are bad"
+    return "ok" if report.ok else "every row can be read, but there is nothing to learn from"
 
 
 def _summary(report: Report) -> Iterator[tuple[str, str]]:
@@ -272,6 +291,8 @@ def _summary(report: Report) -> Iterator[tuple[str, str]]:
         yield "ties", f"{report.ties:,}"
         yield "same answers", f"{report.same_answers:,}"
         yield "empty answers", f"{report.empty_answers:,}"
+        if report.learned:
+            yield "to learn from", report.learned.says
     yield "duplicates", f"{report.duplicates:,}"
     yield "HTML entities", f"{report.html_entities:,}"
     if report.longer_wins:

@@ -3,6 +3,9 @@
 To add one: write the function, and add its line to `FORMATS`. A format is recognised by its columns (`needs`) and,
 where columns do not tell, by `when`; the first line of the table that fits a row wins. Extra columns are ignored.
 
+A row of two answers may say besides how much better the better one is (`strength`, or TRL's `margin`; 0 or more, of no
+unit), how likely the label is right (`sure`, from 0.5 to 1), and who judged (`annotator`).
+
 The prompt of a row is the column `prompt` (a text, messages, or one of our records), else `question`, else
 `instruction` followed by `input`, else `input`. A `history` of [prompt, answer] pairs or a `system` text makes it a
 chat. `reference` is kept as the prompt's reference. Texts are kept to the character; hh-rlhf transcripts lose
@@ -13,6 +16,7 @@ from __future__ import annotations
 
 import difflib
 import hashlib
+import math
 import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -40,6 +44,7 @@ from plaudit.records import (
 __all__ = ["COLUMNS", "FORMATS", "Format", "find_format", "recognise", "renamed"]
 
 _ASKED = ("prompt", "question", "instruction", "input")
+_BESIDES = ("strength", "margin", "sure", "annotator")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -124,8 +129,25 @@ def _said(name: str, answer: str) -> str:
     return answer
 
 
-def _of_two(prompt: Prompt, first: str, second: str, preferred: Preferred, who: str | None = None) -> Judgement:
-    return Judgement(prompt=prompt, answers=(first, second), verdict=Comparison(preferred=preferred), annotator=who)
+def _of_two(
+    row: Fields, prompt: Prompt, first: str, second: str, preferred: Preferred, who: str | None = None
+) -> Judgement:
+    strength = _within(row, "strength" if "strength" in row else "margin", 0.0, math.inf)
+    verdict = Comparison(preferred=preferred, strength=strength, sure=_within(row, "sure", 0.5, 1.0))
+    if who is None and row.has("annotator", str, int) and row["annotator"] != "":
+        who = str(row["annotator"])
+    return Judgement(prompt=prompt, answers=(first, second), verdict=verdict, annotator=who)
+
+
+def _within(row: Fields, name: str, low: float, high: float) -> float | None:
+    """A number that may be missing, or left empty as in CSV."""
+    if name not in row or row[name] == "":
+        return None
+    number = row.number(name)
+    if not low <= number <= high:
+        bounds = f"from {low:g} to {high:g}" if math.isfinite(high) else f"not below {low:g}"
+        raise RecordError(f"{name}: needs a number {bounds} (found {number:g})")
+    return number
 
 
 def _nameless(text: str, verdict: Verdict) -> list[AnyRecord]:
@@ -156,13 +178,13 @@ def _records(row: Fields) -> list[AnyRecord]:
 def _hh(row: Fields) -> list[AnyRecord]:
     """hh-rlhf: two transcripts of one dialogue, `\\n\\nHuman: ...\\n\\nAssistant: ...`."""
     messages, chosen, rejected = shared_transcript(row.text("chosen"), row.text("rejected"))
-    return [_of_two(Prompt(messages=messages), chosen, rejected, Preferred.FIRST)]
+    return [_of_two(row, Prompt(messages=messages), chosen, rejected, Preferred.FIRST)]
 
 
 def _sharegpt_pair(row: Fields) -> list[AnyRecord]:
     """ShareGPT: conversations `[{from, value}]`, and the chosen and rejected next turn."""
     prompt = Prompt(messages=_system(row) + row.messages("conversations"))
-    return [_of_two(prompt, _answer(row, "chosen"), _answer(row, "rejected"), Preferred.FIRST)]
+    return [_of_two(row, prompt, _answer(row, "chosen"), _answer(row, "rejected"), Preferred.FIRST)]
 
 
 def _sharegpt(row: Fields) -> list[AnyRecord]:
@@ -177,11 +199,11 @@ def _preference(row: Fields) -> list[AnyRecord]:
         chosen, rejected = row.messages("chosen"), row.messages("rejected")
         if chosen and chosen[0].role != "assistant":  # whole chats, prompt and all
             messages, first, second = shared_chat(chosen, rejected)
-            return [_of_two(Prompt(messages=messages), first, second, Preferred.FIRST)]
+            return [_of_two(row, Prompt(messages=messages), first, second, Preferred.FIRST)]
     elif _unprompted(row):
         text, first, second = shared_text(row.text("chosen"), row.text("rejected"))
-        return [_of_two(Prompt(text=text), first, second, Preferred.FIRST)]
-    return [_of_two(_prompt(row), _answer(row, "chosen"), _answer(row, "rejected"), Preferred.FIRST)]
+        return [_of_two(row, Prompt(text=text), first, second, Preferred.FIRST)]
+    return [_of_two(row, _prompt(row), _answer(row, "chosen"), _answer(row, "rejected"), Preferred.FIRST)]
 
 
 def _best_first(row: Fields) -> list[AnyRecord]:
@@ -200,13 +222,13 @@ _ZERO_ONE_TIE: Final = {0: Preferred.FIRST, 1: Preferred.SECOND, 2: Preferred.TI
 def _labelled_pair(row: Fields) -> list[AnyRecord]:
     """Two answers, output_1 and output_2, and the label of the better one: 1 or 2."""
     preferred = _ONE_TWO[row.one_of("label", *_ONE_TWO)]
-    return [_of_two(_prompt(row), row.text("output_1"), row.text("output_2"), preferred)]
+    return [_of_two(row, _prompt(row), row.text("output_1"), row.text("output_2"), preferred)]
 
 
 def _labelled_pair_tie(row: Fields) -> list[AnyRecord]:
     """Two answers, `response 1` and `response 2`, and a label: 0 the first is better, 1 the second, 2 a tie."""
     preferred = _ZERO_ONE_TIE[row.one_of("label", *_ZERO_ONE_TIE)]
-    return [_of_two(_prompt(row), row.text("response 1"), row.text("response 2"), preferred)]
+    return [_of_two(row, _prompt(row), row.text("response 1"), row.text("response 2"), preferred)]
 
 
 _ANNOTATOR = re.compile(r"annotator\d+")
@@ -216,7 +238,8 @@ def _annotated_pair(row: Fields) -> list[AnyRecord]:
     """Two answers, response1 and response2, and what each of annotator1, annotator2, ... says: 0 a tie, 1 or 2."""
     prompt, first, second = _prompt(row), row.text("response1"), row.text("response2")
     people = [name for name in row.values if _ANNOTATOR.fullmatch(name) and name in row]
-    return [_of_two(prompt, first, second, _TIE_ONE_TWO[row.one_of(name, *_TIE_ONE_TWO)], who=name) for name in people]
+    said = [_TIE_ONE_TWO[row.one_of(name, *_TIE_ONE_TWO)] for name in people]
+    return [_of_two(row, prompt, first, second, own, who=name) for name, own in zip(people, said, strict=True)]
 
 
 def _scored_answers(row: Fields) -> list[AnyRecord]:
@@ -326,7 +349,7 @@ FORMATS: Final = {
 """Every format by name, in the order in which they are tried."""
 
 COLUMNS: Final = frozenset(
-    {*_ASKED, "history", "system", "reference"}.union(*(entry.needs for entry in FORMATS.values()))
+    {*_ASKED, "history", "system", "reference", *_BESIDES}.union(*(entry.needs for entry in FORMATS.values()))
 )
 """Every column that some format knows; `annotator2`, `annotator3`, ... besides."""
 

@@ -102,6 +102,7 @@ def _rates(found: Mapping[str, Any]) -> tuple[Rate, ...]:
         longer = found["length"]["longer_wins"]
         rates += [
             _rate(Say("trust.accuracy"), found),
+            *([_rate(Say("trust.used"), found["used"], about=Say("trust.used.about"))] if "used" in found else []),
             Rate(label=Say("rm.longer"), colour="slate", at=longer, about=Say("rm.longer.about")),
             Rate(label=Say("rm.shorter"), colour="slate", at=1 - longer),
         ]
@@ -141,11 +142,15 @@ def _numbers(found: Mapping[str, Any]) -> list[tuple[Say, str, Say | None]]:
     numbers: list[tuple[Say, str, Say | None]] = []
     if "pairs" in found:
         numbers.append((Say("trust.pairs"), count(found["pairs"]), None))
+    if "against_themselves" in found:
+        numbers.append((Say("trust.themselves"), count(found["against_themselves"]), None))
     if "expected_calibration_error" in found:
         numbers.append((Say("rm.ece"), short(found["expected_calibration_error"]), Say("rm.ece.about")))
         numbers.append((Say("trust.nats"), short(found["nats"]), Say("trust.nats.about")))
     if "temperature" in found:
         numbers.append((Say("trust.temperature"), short(found["temperature"]), Say("trust.temperature.about")))
+    for side, apart in found.get("disagreement", {}).items():
+        numbers.append((Say(f"trust.apart.{side}"), short(apart), Say("trust.apart.about")))
     if "ties" in found:
         ties = found["ties"]
         values = {"ties": count(ties["ties"]), "pairs": count(ties["pairs"]), "always": percent(ties["always_tie"])}

@@ -35,6 +35,19 @@ TRUST: dict[str, tuple[str, str]] = {
     ),
     "trust.rates": ("Pairs ordered as people did, with 95 % intervals", "与人排序一致的配对及其 95 % 区间"),
     "trust.accuracy": ("These scores", "本模型的分数"),
+    "trust.used": ("Their reward together", "成员合成的奖励"),
+    "trust.used.about": (
+        "Their reward together: several models combined as the policy climbs them (mean, minimum or lower bound). The "
+        "line above takes the mean of their chances; thumbs and probes take their mean.",
+        "成员合成的奖励：按策略实际优化的方式（均值、最小值或下界）合成的多个模型。上一行取各成员概率的均值；"
+        "赞踩与探针取各成员分数的均值。",
+    ),
+    "trust.apart.right": ("Members apart where right", "判断正确时成员的分歧"),
+    "trust.apart.wrong": ("Members apart where wrong", "判断错误时成员的分歧"),
+    "trust.apart.about": (
+        "Standard deviation between members, in log-odds of a pair; the larger where wrong, the more it warns.",
+        "各成员对一对回答的对数几率的标准差；错误时越大，分歧越能预警。",
+    ),
     "trust.annotators": ("Annotators, among themselves", "标注者之间"),
     "trust.annotators.about": (
         "Annotators among themselves: how often two people who judged the same two answers agree. No model can do "
@@ -43,6 +56,7 @@ TRUST: dict[str, tuple[str, str]] = {
     ),
     "trust.thumbs": ("Thumb up above thumb down", "赞的分数高于踩"),
     "trust.pairs": ("Pairs", "配对数"),
+    "trust.themselves": ("Preferred to themselves, left out", "与自身相比的配对（略去）"),
     "trust.length": ("Against length", "与长度相比"),
     "trust.side.longer": ("Better answer is longer", "较好的回答更长"),
     "trust.side.shorter": ("Better answer is shorter", "较好的回答更短"),

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,7 +18,7 @@ from plaudit.models.load import Machine, check_reward_model, context_of, load_re
 from plaudit.models.network import RewardNetwork
 from plaudit.models.packed import bare
 from plaudit.recipe import Text
-from plaudit.records import Ended, Group, Prompt
+from plaudit.records import Group, Prompt
 from plaudit.runs import read_json, write_json
 from plaudit.scorers.model import ModelScorer
 from plaudit.scorers.seam import Scores, arranged
@@ -26,6 +27,7 @@ from plaudit.text import Words
 __all__ = [
     "Combine",
     "EnsembleScorer",
+    "RawEnsemble",
     "check_reward",
     "combined",
     "load_members",
@@ -93,18 +95,23 @@ class EnsembleScorer:
         """The tokenizer of the first member."""
         return self.members[0].words
 
-    def raw(self) -> EnsembleScorer:
-        """The mean of what the members say without gain and bias: differences of it are log-odds."""
-        return EnsembleScorer([member.raw() for member in self.members])
+    def raw(self) -> RawEnsemble:
+        """The members without gain and bias, to be tested; with the reward that they give together."""
+        return RawEnsemble(self)
 
     def score(self, groups: Sequence[Group]) -> Scores:
-        """The combined reward of each answer; the part `disagreement` is the members' standard deviation."""
-        texts = [(g.prompt, [(a.text, a.ended is Ended.STOPPED) for a in g.answers]) for g in groups]
-        by_member = self.members_say(texts)
+        """The combined reward of each answer; the part `disagreement` is the members' standard deviation.
+
+        Where the members score several qualities apart, the mean of what they say of each is a part, too.
+        """
+        said = [member.score(groups) for member in self.members]
+        by_member = [one.flat() for one in said]
+        shown = {name: _mean([one.parts[name] for one in said]) for name in said[0].parts}
         return Scores(
             value_PG=arranged(self.together(by_member), groups),
-            parts={"disagreement": arranged(self.apart(by_member), groups)},
-            members=tuple(arranged(one, groups) for one in by_member),
+            parts=shown | {"disagreement": arranged(self.apart(by_member), groups)},
+            members=tuple(one.value_PG for one in said),
+            member_parts={name: tuple(one.parts[name] for one in said) for name in said[0].parts},
         )
 
     def score_texts(self, texts: Sequence[tuple[Prompt, Sequence[tuple[str, bool]]]]) -> list[float]:
@@ -123,6 +130,37 @@ class EnsembleScorer:
     def apart(self, by_member: Sequence[Sequence[float]]) -> list[float]:
         """How far apart the members are about each answer: their standard deviation, in units of the reward."""
         return [self.gain * statistics.pstdev(said) for said in zip(*by_member, strict=True)]
+
+
+class RawEnsemble:
+    """What several reward models are tested by: log-odds for each, and beside them the reward as it is used.
+
+    Args:
+        ensemble: the models, with all gains and biases.
+    """
+
+    def __init__(self, ensemble: EnsembleScorer) -> None:
+        self.ensemble = ensemble
+
+    @property
+    def words(self) -> Words:
+        """The tokenizer of the first member."""
+        return self.ensemble.words
+
+    def score(self, groups: Sequence[Group]) -> Scores:
+        """The mean of what the members say, whose differences are log-odds; `used_PG` is the combined reward."""
+        members = self.ensemble.members
+        found = EnsembleScorer([member.raw() for member in members]).score(groups)
+        said = [
+            [member.gain * raw + member.bias for values in raw_PG for raw in values]
+            for member, raw_PG in zip(members, found.members, strict=True)
+        ]
+        return replace(found, used_PG=arranged(self.ensemble.together(said), groups))
+
+
+def _mean(said: Sequence[tuple[tuple[float, ...], ...]]) -> tuple[tuple[float, ...], ...]:
+    """The members' mean for each answer."""
+    return tuple(tuple(statistics.fmean(own) for own in zip(*rows, strict=True)) for rows in zip(*said, strict=True))
 
 
 def save_ensemble(folder: Path, members: Sequence[str], **how: Any) -> None:

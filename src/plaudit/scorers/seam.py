@@ -23,6 +23,10 @@ class Scores:
     """Named components, in the same shape; their means are metrics of the policy stage."""
     members: tuple[tuple[tuple[float, ...], ...], ...] = ()
     """Of an ensemble: what each member says, in the same shape."""
+    member_parts: Mapping[str, tuple[tuple[tuple[float, ...], ...], ...]] = field(default_factory=dict)
+    """Of an ensemble with named components: what each member says of each."""
+    used_PG: tuple[tuple[float, ...], ...] = ()
+    """Of an ensemble that is tested by its members' log-odds: the reward that they give together, as it is used."""
     failed: Mapping[tuple[int, int], str] = field(default_factory=dict)
     """(group, answer) -> why it has no score."""
 

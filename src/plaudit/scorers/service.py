@@ -12,6 +12,7 @@ each answer in the same order, higher is better:
 
 from __future__ import annotations
 
+import asyncio
 import json
 import math
 import os
@@ -50,7 +51,7 @@ class Service:
 
     Args:
         url: where it listens.
-        timeout: seconds for connecting, and again between two pieces of the reply.
+        timeout: seconds for the whole of a request, from connecting to the last byte of the reply.
         retries: times that a request is sent again.
         backoff: seconds before the first of them.
         token: sent as `Authorization: Bearer`.
@@ -72,8 +73,8 @@ class Service:
         self.retries = retries
         self.backoff = backoff
         self._sleep = sleep
-        headers = {"Authorization": f"Bearer {token}"} if token is not None else {}
-        self._client = httpx2.Client(timeout=timeout, headers=headers)
+        self._headers = {"Authorization": f"Bearer {token}"} if token is not None else {}
+        self._certificates = httpx2.create_ssl_context()
 
     def post(self, request: Mapping[str, Any], about: str) -> Any:
         """The reply to a request, as plain JSON values; may be called from several threads.
@@ -89,8 +90,8 @@ class Service:
             if turn:
                 self._sleep(self.backoff * 2 ** (turn - 1))
             try:
-                reply = self._client.post(self.url, json=request)
-            except httpx2.TimeoutException:
+                reply = asyncio.run(self._send(request))
+            except TimeoutError:
                 wrong = f"no reply within {self.timeout:g} s"
             except httpx2.TransportError as error:
                 wrong = f"no connection: {str(error) or type(error).__name__}"
@@ -109,9 +110,13 @@ class Service:
         except ValueError as error:
             raise ScorerError(f"{self.url}: {about}: the reply is not JSON: {reply.text[:200]!r}") from error
 
-    def close(self) -> None:
-        """Close its connections."""
-        self._client.close()
+    async def _send(self, request: Mapping[str, Any]) -> httpx2.Response:
+        """The reply, or TimeoutError: a client's own limits are for each piece of it, and pieces may drip for hours."""
+        async with (
+            asyncio.timeout(self.timeout),
+            httpx2.AsyncClient(timeout=None, headers=self._headers, verify=self._certificates) as client,
+        ):
+            return await client.post(self.url, json=request)
 
 
 class HttpScorer:

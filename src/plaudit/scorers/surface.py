@@ -91,8 +91,8 @@ class LengthScorer:
             return len(answer.text)
         if answer.text and not answer.token_ids:
             raise ScorerError(
-                f"length in tokens is for answers as they were sampled; this one is words alone: {answer.text[:60]!r}; "
-                "set unit to characters"
+                "length in tokens counts a policy's own tokens while it is tuned; this answer is words alone, as "
+                f"all are that come from a file: {answer.text[:60]!r}; set unit to characters"
             )
         return len(answer.token_ids)
 

@@ -176,6 +176,12 @@ def check_read(mix: Mix, settings: Reward, everything: Iterable[Judgement]) -> N
             "reward.label_smoothing is for pairs, choices of the best and thumbs, and the judgements to train on are "
             f"others ({mix.describe()}): leave it out, or set reward.rankings or reward.ratings to pairs"
         )
+    everything = list(everything)
+    if settings.margin and not any(isinstance(one.verdict, Comparison) and one.verdict.strength for one in everything):
+        raise RecordError(
+            f"reward.margin {settings.margin:g} is times the strength that a comparison states, and none states one: "
+            "leave it out"
+        )
     names = {judgement.annotator or "" for judgement in everything}
     if unknown := settings.annotators.keys() - names:
         raise RecordError(
@@ -300,10 +306,11 @@ def _numbers(
 def _in_scale(judgement: Judgement, verdict: Scores) -> list[float]:
     """The scores from 0 (the lowest there is) to 1."""
     if verdict.scale is None:
+        asked, first = judgement.prompt.plain()[:60], judgement.answers[0][:60]
         raise RecordError(
-            f"prompt {judgement.prompt.id}: its scores {[round(s, 4) for s in verdict.scores]} have no scale, so they "
-            "say only which answer is better: name the lowest and the highest score with `scale: [1, 5]` beside the "
-            "file in data.judgements, or set reward.ratings to pairs and give two or more answers of a prompt"
+            f"{f'prompt {asked!r}, ' if asked else ''}answer {first!r}: its score {verdict.scores[0]:g} has no scale, "
+            "so scores say only which answer is better: name the lowest and the highest score with `scale: [1, 5]` "
+            "beside the file in data.judgements, or set reward.ratings to pairs and give several answers of a prompt"
         )
     low, high = verdict.scale
     return [(score - low) / (high - low) for score in verdict.scores]
