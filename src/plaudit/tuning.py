@@ -197,7 +197,7 @@ class Trust(Section):
     """Multiple of the identity added to the Fisher matrix."""
     fisher_share: float = Field(default=0.25, gt=0, le=1)
     """Of a round's prompts, those whose answers the Fisher matrix is measured on; the bound is kept on all of them."""
-    shrink: float = Field(default=0.5, gt=0, lt=1)
+    shrink: float = Field(default=0.8, gt=0, lt=1)
     """Each step that is tried, over the one before."""
     tries: int = Field(default=10, ge=1)
     """Steps tried before the policy stays where it was."""

@@ -99,7 +99,7 @@ def test_line_search_by_hand():
     # KL 0.08 f^2 within 0.02 from f = 1/2 on; the surrogate 1 + f - 3 f^2 is at least 1 from f = 1/3 on
     asked: list[float] = []
     measure = measured_by(asked, lambda f: 1 + f - 3 * f * f, lambda f: 0.08 * f * f)
-    found = line_search(measure, start=1.0, bound=0.02)
+    found = line_search(measure, start=1.0, bound=0.02, shrink=0.5)
     assert asked == [1.0, 0.5, 0.25]
     assert found == LineSearch(0.25, Measured(1.0625, 0.005), 3)
 
@@ -116,7 +116,7 @@ def test_line_search_by_hand():
     ],
 )
 def test_what_a_line_search_accepts(surrogate, kl, fraction):
-    found = line_search(measured_by([], surrogate, kl), start=1.0, bound=0.02)
+    found = line_search(measured_by([], surrogate, kl), start=1.0, bound=0.02, shrink=0.5)
     assert found.fraction == fraction
 
 

@@ -118,7 +118,7 @@ def step_size(x_D: Tensor, product_x_D: Tensor, *, bound: float) -> float:
 
 
 def line_search(
-    measure: Callable[[float], Measured], *, start: float, bound: float, shrink: float = 0.5, tries: int = 10
+    measure: Callable[[float], Measured], *, start: float, bound: float, shrink: float = 0.8, tries: int = 10
 ) -> LineSearch:
     """The largest of a row of shrinking steps after which the batch is no worse and the policy not too far away.
 
