@@ -457,10 +457,8 @@ def test_adapters_in_all_stages(own_road, tmp_path, no_report):
 
 
 def test_a_head_that_begins_at_nothing_calls_all_answers_equal(own_road, tmp_path, no_report):
-    rates = {"learning_rate": 1e-9}
-    road = own_road(
-        language=None, sft=None, policy=None, reward={"start": "model", "head_scale": 0, "optimiser": rates}
-    )
+    nothing = {"start": "model", "head_scale": 0, "normalise_on": 0, "optimiser": {"learning_rate": 1e-9}}
+    road = own_road(language=None, sft=None, policy=None, reward=nothing)
     loop.run(recipe_from(road), tmp_path / "run")
     first = next(line for line in numbers(tmp_path / "run") if line["stage"] == "reward")
     assert first["reward/loss"] == pytest.approx(math.log(2), abs=1e-6)
