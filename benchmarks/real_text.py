@@ -43,10 +43,10 @@ CASES: Mapping[str, Mapping[str, Any]] = {
     "grpo": {"epochs": 2, "minibatch": 64},
     # a long step asks for more answers to say which way, and for a baseline that has nothing to learn first
     "trpo": {
-        "steps": 30,
+        "steps": 60,
         "prompts_per_round": 64,
         "baseline": "leave-one-out",
-        "trust": {"bound": 0.02, "iterations": 5},
+        "trust": {"iterations": 5},
         "optimiser": {"decay": "constant"},
     },
 }

@@ -44,7 +44,7 @@ CASES: Mapping[str, Mapping[str, Any]] = {
     "reinforce": {"baseline": "running"},
     "a2c": {},
     "ppo": {},
-    "ppo-ptx": {"pretraining": 0.1},
+    "ppo-ptx": {"pretraining": 0.02},
     "rloo": {},
     "grpo": {},
     "dr-grpo": {},
