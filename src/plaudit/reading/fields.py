@@ -72,6 +72,14 @@ class Fields:
         """A list of finite numbers."""
         return tuple(_number(f"{name}.{place}", value) for place, value in self.items(name))
 
+    def count(self, name: str) -> int:
+        """A whole number, 0 or more, or a text that spells one."""
+        return _count(name, self[name])
+
+    def counts(self, name: str) -> tuple[int, ...]:
+        """A list of whole numbers, 0 or more."""
+        return tuple(_count(f"{name}.{place}", value) for place, value in self.items(name))
+
     def flag(self, name: str) -> bool:
         """True or false, 1 or 0, or a text that spells one of these."""
         value = self[name]
@@ -123,6 +131,13 @@ def _number(name: str, value: object) -> float:
     if not math.isfinite(number):
         raise RecordError(f"{name}: needs a finite number ({_found(value)})")
     return number
+
+
+def _count(name: str, value: object) -> int:
+    number = _number(name, value)
+    if number < 0 or not number.is_integer():
+        raise RecordError(f"{name}: needs a whole number, 0 or more ({_found(value)})")
+    return int(number)
 
 
 def _message(name: str, value: object) -> Message:

@@ -4,7 +4,7 @@ To add one: write the function, and add its line to `FORMATS`. A format is recog
 where columns do not tell, by `when`; the first line of the table that fits a row wins. Extra columns are ignored.
 
 A row of two answers may say besides how much better the better one is (`strength`, or TRL's `margin`; 0 or more, of no
-unit), how likely the label is right (`sure`, from 0.5 to 1), and who judged (`annotator`).
+unit) and how likely the label is right (`sure`, from 0.5 to 1); any row with a prompt, who judged (`annotator`).
 
 The prompt of a row is the column `prompt` (a text, messages, or one of our records), else `question`, else
 `instruction` followed by `input`, else `input`. A `history` of [prompt, answer] pairs or a `system` text makes it a
@@ -28,6 +28,7 @@ from plaudit.reading.fields import Fields
 from plaudit.reading.kinds import AnyRecord
 from plaudit.reading.transcripts import answer_of, is_transcript, shared_chat, shared_text, shared_transcript
 from plaudit.records import (
+    Choice,
     Comparison,
     Demonstration,
     Document,
@@ -134,9 +135,12 @@ def _of_two(
 ) -> Judgement:
     strength = _within(row, "strength" if "strength" in row else "margin", 0.0, math.inf)
     verdict = Comparison(preferred=preferred, strength=strength, sure=_within(row, "sure", 0.5, 1.0))
-    if who is None and row.has("annotator", str, int) and row["annotator"] != "":
-        who = str(row["annotator"])
-    return Judgement(prompt=prompt, answers=(first, second), verdict=verdict, annotator=who)
+    return Judgement(prompt=prompt, answers=(first, second), verdict=verdict, annotator=who or _who(row))
+
+
+def _who(row: Fields) -> str | None:
+    named = row.has("annotator", str, int) and row["annotator"] != ""
+    return str(row["annotator"]) if named else None
 
 
 def _within(row: Fields, name: str, low: float, high: float) -> float | None:
@@ -244,19 +248,33 @@ def _annotated_pair(row: Fields) -> list[AnyRecord]:
 
 def _scored_answers(row: Fields) -> list[AnyRecord]:
     """A prompt, its answers, and a score for each, higher is better."""
-    return [Judgement(prompt=_prompt(row), answers=row.texts("answers"), verdict=Scores(scores=row.numbers("scores")))]
+    return _of_many(row, Scores(scores=row.numbers("scores")))
+
+
+def _ranked_answers(row: Fields) -> list[AnyRecord]:
+    """A prompt, its answers, and a rank for each: 1 is best, ties share a number."""
+    return _of_many(row, Ranking(ranks=row.counts("ranks")))
+
+
+def _chosen_answer(row: Fields) -> list[AnyRecord]:
+    """A prompt, its answers, and which is best, counted from 0."""
+    return _of_many(row, Choice(best=row.count("best")))
+
+
+def _of_many(row: Fields, verdict: Scores | Ranking | Choice) -> list[AnyRecord]:
+    return [Judgement(prompt=_prompt(row), answers=row.texts("answers"), verdict=verdict, annotator=_who(row))]
 
 
 def _scored_answer(row: Fields) -> list[AnyRecord]:
     """A prompt, an answer and its score, higher is better."""
-    answers = (_answer(row, "answer"),)
-    return [Judgement(prompt=_prompt(row), answers=answers, verdict=Scores(scores=(row.number("score"),)))]
+    answers, verdict = (_answer(row, "answer"),), Scores(scores=(row.number("score"),))
+    return [Judgement(prompt=_prompt(row), answers=answers, verdict=verdict, annotator=_who(row))]
 
 
 def _thumb(row: Fields) -> list[AnyRecord]:
     """TRL, unpaired: prompt, completion, and a label, true for good."""
-    verdict = Thumb(up=row.flag("label"))
-    return [Judgement(prompt=_prompt(row), answers=(_answer(row, "completion"),), verdict=verdict)]
+    answers, verdict = (_answer(row, "completion"),), Thumb(up=row.flag("label"))
+    return [Judgement(prompt=_prompt(row), answers=answers, verdict=verdict, annotator=_who(row))]
 
 
 def _thumb_messages(row: Fields) -> list[AnyRecord]:
@@ -332,6 +350,8 @@ FORMATS: Final = {
         ),
         Format(name="annotated-pair", needs=("prompt", "response1", "response2", "annotator1"), read=_annotated_pair),
         Format(name="scored-answers", needs=("prompt", "answers", "scores"), read=_scored_answers),
+        Format(name="ranked-answers", needs=("prompt", "answers", "ranks"), read=_ranked_answers),
+        Format(name="chosen-answer", needs=("prompt", "answers", "best"), read=_chosen_answer),
         Format(name="scored-answer", needs=("prompt", "answer", "score"), read=_scored_answer),
         Format(name="thumb", needs=("prompt", "completion", "label"), read=_thumb),
         Format(name="thumb-messages", needs=("messages", "label"), read=_thumb_messages),
