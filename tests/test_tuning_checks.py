@@ -45,6 +45,7 @@ def test_every_algorithm_is_at_one_with_itself(name):
         ({"algorithm": "dpo", "kl": {"beta": 0.1, "target": 6}}, "policy.kl.target is not read by dpo"),
         ({"algorithm": "gspo", "dual_clip": 3}, "policy.dual_clip is not read by gspo as set here, only by the obj"),
         ({"algorithm": "trpo", "clip": 0.1}, "policy.clip is not read by trpo"),
+        ({"algorithm": "ppo", "to_go": True}, "policy.to_go is not read by ppo as set here"),
         ({"algorithm": "rloo", "discount": 0.9}, "policy.discount is not read by rloo"),
         (
             {"algorithm": "reinforce", "discount": 0.9, "to_go": False},

@@ -66,7 +66,10 @@ READERS: Mapping[str, _Reader] = {
     "constant": _Reader("the baseline constant", lambda _, p: p.baseline == "constant"),
     "fresh": _Reader("the baseline fresh", lambda _, p: p.baseline == "fresh"),
     "memory": _Reader("the baseline running", lambda _, p: p.baseline == "running"),
-    "to_go": _Reader("algorithms without a critic that learn from advantages", lambda _, p: p.update in _BY_ADVANTAGE),
+    "to_go": _Reader(
+        "algorithms that learn from advantages without a critic, which always counts so",
+        lambda _, p: p.update in _BY_ADVANTAGE and p.baseline != "value",
+    ),
     "normalise": _ADVANTAGES,
     "objective": _OBJECTIVE,
     "clip": _CLIP,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import socket
 from threading import Event, Lock, Thread
@@ -59,6 +60,15 @@ def test_batches_come_back_in_order(serve, batch, concurrency):
     scorer = HttpScorer(Service(serve(reply)), batch=batch, concurrency=concurrency)
     assert scorer.score(groups).value_PG == tuple(tuple(float(k) for k in range(n)) for n in range(5))
     assert (sum(sizes), max(sizes), len(sizes)) == (10, min(batch, 10), -(-10 // batch))
+
+
+def test_a_notebook_whose_own_loop_runs_may_ask_too(serve):
+    service = Service(serve(lambda request: (200, {"heard": request["said"]})))
+
+    async def cell() -> Any:
+        return service.post({"said": "hello"}, "a cell")
+
+    assert asyncio.run(cell()) == {"heard": "hello"}
 
 
 def test_no_answers_no_request(serve):

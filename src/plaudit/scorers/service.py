@@ -90,7 +90,8 @@ class Service:
             if turn:
                 self._sleep(self.backoff * 2 ** (turn - 1))
             try:
-                reply = asyncio.run(self._send(request))
+                with ThreadPoolExecutor(1) as thread:  # in this one a notebook's own loop may be running
+                    reply = thread.submit(asyncio.run, self._send(request)).result()
             except TimeoutError:
                 wrong = f"no reply within {self.timeout:g} s"
             except httpx2.TransportError as error:
