@@ -14,6 +14,8 @@ from typing import Any
 
 import torch
 
+from plaudit.recipe import Recipe
+
 __all__ = ["INK", "circumstances", "framed", "once", "quietly"]
 
 INK, GRID = "#59616c", "#e2e5ea"
@@ -33,14 +35,18 @@ def quietly(folder: Path) -> Iterator[None]:
         yield
 
 
-def once(folder: Path, measure: Callable[[], dict[str, float]]) -> dict[str, float]:
-    """What `measure` finds, or what it found before: it is kept in the folder."""
-    kept = folder / "figures.json"
+def once(folder: Path, recipe: Recipe, measure: Callable[[], dict[str, float]]) -> dict[str, float]:
+    """What `measure` finds, or what it found before with this recipe: it is kept in the folder."""
+    kept, settings = folder / "figures.json", recipe.model_dump(mode="json")
     if not kept.exists():
         with quietly(folder):
             found = measure()
-        kept.write_text(json.dumps(found), encoding="utf-8")
-    figures: dict[str, float] = json.loads(kept.read_text(encoding="utf-8"))
+        kept.write_text(json.dumps({"found": found, "settings": settings}), encoding="utf-8")
+    before = json.loads(kept.read_text(encoding="utf-8"))
+    others = [name for name, value in settings.items() if before["settings"].get(name) != value]
+    if others:
+        raise SystemExit(f"{folder} was made with another {' and '.join(others)}: take it away to measure again")
+    figures: dict[str, float] = before["found"]
     return figures
 
 

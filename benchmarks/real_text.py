@@ -91,37 +91,36 @@ def arguments() -> argparse.Namespace:
 
 def mark(task: str, work: Path) -> tuple[float, float]:
     """The reference's mean reward, and that of the best of its answers."""
-    folder = work / f"{task}-reference"
+    folder, recipe = work / f"{task}-reference", recipe_of(task, "rloo", work)
 
     def measure() -> dict[str, float]:
-        recipe = example(task)
-        if recipe.reward is not None:  # whose scale is set on answers of the policy that is not tuned
-            given = recipe.model_dump(mode="json", exclude_unset=True)
+        taught = example(task)
+        if taught.reward is not None:  # whose scale is set on answers of the policy that is not tuned
+            given = taught.model_dump(mode="json", exclude_unset=True)
             given["policy"] |= {"algorithm": "best-of-n"}
             run(recipe_from(given, where=task), teacher(work))
-        recipe = recipe_of(task, "rloo", work)
         rewards = rewards_of(recipe, folder, recipe.model.path, CHOICES)
         means = [statistics.fmean(own) for own in rewards]
         return {"mean": statistics.fmean(means), "best": statistics.fmean(max(own) for own in rewards)}
 
-    found = once(folder, measure)
+    found = once(folder, recipe, measure)
     return found["mean"], found["best"]
 
 
 def one_run(job: tuple[str, str], work: Path) -> dict[str, float]:
     """The figures of one run, or those that were found before."""
     task, name = job
-    folder = work / f"{task}-{name}"
+    folder, recipe = work / f"{task}-{name}", recipe_of(task, name, work)
 
     def measure() -> dict[str, float]:
-        recipe, begun = recipe_of(task, name, work), time.process_time()
+        begun = time.process_time()
         summary = run(recipe, folder)
         spent = time.process_time() - begun
         rewards = rewards_of(recipe, folder, str(folder / "policy"), 8)
         reward = statistics.fmean(statistics.fmean(own) for own in rewards)
         return {"reward": reward, "kl_nats": summary["kl_nats"], "cpu_seconds": spent}
 
-    return once(folder, measure)
+    return once(folder, recipe, measure)
 
 
 def rewards_of(recipe: Recipe, folder: Path, model: str, count: int) -> list[list[float]]:

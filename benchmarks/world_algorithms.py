@@ -111,7 +111,7 @@ def one_run(job: tuple[str, int], work: Path) -> dict[str, float]:
         found = {key: summary[key] for key in SHOWN if key in summary}
         return {**found, "cpu_seconds": spent, "text_nats_lost": after - before}
 
-    return once(folder, measure)
+    return once(folder, recipe, measure)
 
 
 def recipe_of(name: str, seed: int, before: Path) -> Recipe:
