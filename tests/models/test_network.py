@@ -10,7 +10,7 @@ from torch import nn
 
 from plaudit.batch import Needs, pack
 from plaudit.models.load import Machine, adapted
-from plaudit.models.network import Critic, LanguageNetwork, RewardNetwork, Scales, new_head
+from plaudit.models.network import Critic, LanguageNetwork, RewardNetwork, Scales, TwinQ, new_head
 from plaudit.models.packed import body_of, hidden_states
 from plaudit.recipe import Adapter
 from plaudit.testing.tiny import tiny_model
@@ -112,6 +112,21 @@ def test_rewards_under_bfloat16_lie_on_no_grid_of_16_bits(family):
     assert not torch.equal(half_B, half_B.bfloat16().float())
     full_B = network.outputs(TREE, Needs(score=True)).score_B
     torch.testing.assert_close(half_B, full_B, rtol=0, atol=0.05)
+
+
+@torch.no_grad()
+def test_values_under_bfloat16_lie_on_no_grid_of_16_bits():
+    trunk = body_of(tiny_model(seed=1))
+    twins = TwinQ(new_head(32, bias=True, seed=0, outputs=2 * 50), trunk)
+    network = LanguageNetwork(tiny_model(), Critic(new_head(32, bias=True, seed=0)), twins=twins)
+    needs = Needs(value=True, q=True, slow_q=True)
+    with Machine(device=torch.device("cpu"), bf16=True).computing():
+        half = network.outputs(TREE, needs)
+    full = network.outputs(TREE, needs)
+    for name in ("value", "q", "slow_q"):
+        rounded, exact = getattr(half, name), getattr(full, name)
+        assert not torch.equal(rounded, rounded.bfloat16().float()), name
+        torch.testing.assert_close(rounded, exact, rtol=0, atol=0.05)
 
 
 @torch.no_grad()

@@ -162,7 +162,7 @@ class Stage:
     ),
 )
 def test_it_learns_what_is_rewarded(tmp_path, changes):
-    steps = 20 if "trust" in changes else 10 if "epochs" in changes else 14
+    steps = 20 if "trust" in changes else 14
     settings = settings_of(steps=steps, prompts_per_round=4, answers_per_prompt=8, **changes)
     metrics = Stage(tmp_path, settings).go().metrics()
     rewards = [line["reward"] for line in metrics]

@@ -91,7 +91,7 @@ class Critic(nn.Module):
             hidden_ND = hidden_states(self.model, tree)
         assert hidden_ND is not None, "a critic without a trunk needs the policy's hidden states"
         mask_BT = tree.mask_BT
-        value_M = self.head(hidden_ND[tree.source_BT()[mask_BT]]).squeeze(-1).float()
+        value_M = _read(self.head, hidden_ND[tree.source_BT()[mask_BT]]).squeeze(-1)
         return _spread(value_M, mask_BT)
 
 
@@ -115,8 +115,7 @@ class TwinQ(nn.Module):
     def q_BTVQ(self, tree: TokenTree, *, slow: bool = False) -> Tensor:
         """[B, T, V, 2] values before each answer token."""
         model, heads = (self.slow_model, self.slow_heads) if slow else (self.model, self.heads)
-        values: Tensor = heads(hidden_states(model, tree)[tree.source_BT()]).float()
-        twins: Tensor = values.unflatten(-1, (-1, 2))
+        twins: Tensor = _read(heads, hidden_states(model, tree)[tree.source_BT()]).unflatten(-1, (-1, 2))
         return twins
 
     @torch.no_grad()
@@ -349,20 +348,14 @@ class RewardNetwork(Network):
             score = self._read_whole(tree)
         elif needs.logp:
             hidden_ND = hidden_states(self.model, tree)
-            score = self._score(self.dropout(hidden_ND[tree.last_B()]))
+            score = _read(self.head, self.dropout(hidden_ND[tree.last_B()]))
             logp_BT = self._logps(hidden_ND, tree)
         else:
-            score = self._score(self.dropout(end_states(self.model, tree)))
+            score = _read(self.head, self.dropout(end_states(self.model, tree)))
         score = score.squeeze(-1) if score.shape[-1] == 1 else score
         if self.scales is None or not needs.scales:
             return Outputs(score=score, logp=logp_BT)
         return Outputs(score=score, logp=logp_BT, tie=self.scales.tie(), cut=self.scales.cut_C())
-
-    def _score(self, hidden_BD: Tensor) -> Tensor:
-        """[B, labels] in fp32 under autocast too: a head that rounds to 16 bits puts rewards on a coarse grid."""
-        head = self.head
-        with torch.autocast(hidden_BD.device.type, enabled=False):
-            return F.linear(hidden_BD.float(), head.weight, head.bias)
 
     def _logps(self, hidden_ND: Tensor, tree: TokenTree) -> Tensor:
         assert self.language_head is not None, "log-probabilities were asked of a network without a language head"
@@ -389,7 +382,7 @@ class RewardNetwork(Network):
             self.model(**inputs)
         finally:
             watch.remove()
-        return self._score(read[0])
+        return _read(self.head, read[0])
 
     def groups(self) -> dict[str, list[nn.Parameter]]:
         """`reward`, and `scales` where something is learned beside it."""
@@ -400,6 +393,12 @@ class RewardNetwork(Network):
         if self.scales is not None:
             groups["scales"] = list(self.scales.parameters())
         return groups
+
+
+def _read(head: Any, hidden: Tensor) -> Tensor:
+    """[..., labels] in the head's precision, under autocast too: 16 bits would put rewards on a coarse grid."""
+    with torch.autocast(hidden.device.type, enabled=False):
+        return F.linear(hidden.to(head.weight.dtype), head.weight, head.bias)
 
 
 def _spread(value_M: Tensor, mask_BT: Tensor) -> Tensor:
