@@ -28,6 +28,7 @@ from plaudit.losses import (
     line_search,
     masked_sum,
     mean_of,
+    q_of,
     ratio_surrogate,
     reinforce_loss,
     sequence_full_kl_loss,
@@ -292,13 +293,14 @@ def test_the_soft_bellman_recursion_reaches_the_optimum(beta):
     best_PSV = soft_policy(q_PSV, lab.ref_PSV, alpha=beta)
     torch.testing.assert_close(best_PSV, lab.optimum())
     torch.testing.assert_close(lab.values(best_PSV), value_PS)
-    # and the targets of sampled answers are these Q
+    # and the targets of any answers are these Q, however far they look
     draws = lab.draws(best_PSV, torch.arange(lab.answers).expand(3, -1))
     where = (draws.prompt_B.unsqueeze(-1), draws.state_BT)
     score_BT = token_rewards(draws.reward_B, torch.zeros_like(draws.logp_BT), draws.mask_BT, beta=0.0)
-    target_BT = soft_target(score_BT, value_PS[where], draws.mask_BT)
-    q_BT = q_PSV[where].gather(-1, lab.token_AT[draws.answer_B].unsqueeze(-1)).squeeze(-1)
-    torch.testing.assert_close(target_BT, q_BT.masked_fill(~draws.mask_BT, 0.0))
+    q_BT = q_of(q_PSV[where], lab.token_AT[draws.answer_B])
+    for lambda_ in (0.0, 0.5, 1.0):
+        target_BT = soft_target(score_BT, value_PS[where], q_BT, draws.mask_BT, lambda_=lambda_)
+        torch.testing.assert_close(target_BT, q_BT.masked_fill(~draws.mask_BT, 0.0))
 
 
 def test_with_plain_entropy_all_answers_weigh_the_same():

@@ -49,7 +49,7 @@ def test_the_reward_is_standard_on_the_references_answers(own_road, tmp_path, mo
         return score(self, groups)
 
     monkeypatch.setattr(ModelScorer, "score", watching)
-    road = own_road(**SMALL, policy={"steps": 1, "sampling": {"max_tokens": 8, "temperature": 0.7}})
+    road = own_road(**SMALL, policy={"steps": 1, "sampling": {"max_tokens": 8, "temperature": 0.7}}, precision="fp32")
     loop.run(recipe_from(road), tmp_path / "run")
     gain, bias, groups = seen[0]
     assert (gain, bias) == (1.0, 0.0)  # they are measured on what the network says

@@ -294,7 +294,7 @@ class Policy(Section):
     turn_discount: float = Field(default=1.0, gt=0, le=1)
     """Weight of the reward one turn later, in an environment of several turns."""
     lambda_: float = Field(default=0.95, ge=0, le=1)
-    """Trust in sampled returns (1) against the critic's guess of them (0)."""
+    """Trust in sampled returns (1) against the critic's guess of them (0); of `sac`, its twins'."""
     critic: Literal["separate", "shared"] = "separate"
     """A network of its own that starts from the reward model, or a head on the policy's trunk."""
     value_weight: float = Field(default=0.1, ge=0)

@@ -82,7 +82,10 @@ READERS: Mapping[str, _Reader] = {
         lambda _, p: p.update == "soft" or (p.update in _BY_ADVANTAGE and (p.to_go or p.baseline == "value")),
     ),
     "turn_discount": _ADVANTAGES,
-    "lambda_": _CRITIC,
+    "lambda_": _Reader(
+        "a critic, baseline value, or sac",
+        lambda _, p: p.update == "soft" or (p.update in _BY_ADVANTAGE and p.baseline == "value"),
+    ),
     "critic": _CRITIC,
     "value_weight": _Reader("policy.critic shared", lambda policy, _: policy.critic == "shared"),
     "value_clip": _Reader(

@@ -49,9 +49,15 @@ def test_policy_loss_by_hand():
 def test_target_by_hand():
     # discount 1/2: 1 + 4/2; 3 + nothing. A hole: 1 + 8/2, 3
     reward_BT, value_BT = numbers([1, 3, NAN], [1, NAN, 3]), numbers([2, 4, NAN], [2, NAN, 8])
-    mask_BT = torch.tensor([[True, True, False], [True, False, True]])
-    torch.testing.assert_close(soft_target(reward_BT, value_BT, mask_BT, discount=0.5), numbers([3, 3, 0], [5, 0, 3]))
-    assert not soft_target(reward_BT.requires_grad_(), value_BT.requires_grad_(), mask_BT).requires_grad
+    q_BT, mask_BT = numbers([7, 2, NAN], [7, NAN, 7]), torch.tensor([[True, True, False], [True, False, True]])
+    next_alone = soft_target(reward_BT, value_BT, q_BT, mask_BT, discount=0.5, lambda_=0.0)
+    torch.testing.assert_close(next_alone, numbers([3, 3, 0], [5, 0, 3]))
+    # lambda 1/2: 1 + (4 + (3 - 2)/2)/2; 1 + (8 + (3 - 7)/2)/2
+    mixed = soft_target(reward_BT, value_BT, q_BT, mask_BT, discount=0.5, lambda_=0.5)
+    torch.testing.assert_close(mixed, numbers([3.25, 3, 0], [4, 0, 3]))
+    for watched in (reward_BT, value_BT, q_BT):
+        watched.requires_grad_()
+    assert not soft_target(reward_BT, value_BT, q_BT, mask_BT).requires_grad
 
 
 def test_q_loss_by_hand():
@@ -109,13 +115,19 @@ def test_limits_of_alpha():
     torch.testing.assert_close(soft_value(q_BV, ref_BV, alpha=1e6), (ref_BV.exp() * q_BV).sum(-1), atol=1e-5, rtol=0.0)
 
 
-@given(seed=st.integers(0, 99))
+@given(seed=st.integers(0, 99), lambda_=st.sampled_from([0.0, 0.3, 0.95, 1.0]))
 @quick
-def test_targets_are_returns_of_gae_at_lambda_zero(seed):
+def test_targets_are_those_of_gae(seed, lambda_):
+    """On rewards that pay Q - V for each token: what the best policy for these Q pays in KL, alpha log(pi*/ref)."""
     reward_BT, value_BT = normal(2, 4, 5, seed=seed)
+    q_BT = normal(4, 5, seed=seed + 100)
     mask_BT = torch.arange(5) < torch.tensor([[5], [1], [3], [2]])
-    near = gae(reward_BT, value_BT, mask_BT, discount=0.9, lambda_=0.0)
-    torch.testing.assert_close(soft_target(reward_BT, value_BT, mask_BT, discount=0.9), near.return_BT)
+    got = soft_target(reward_BT, value_BT, q_BT, mask_BT, discount=0.9, lambda_=lambda_)
+    paid = gae(reward_BT - (q_BT - value_BT), value_BT, mask_BT, discount=0.9, lambda_=lambda_)
+    torch.testing.assert_close(got, (paid.advantage_BT + q_BT).masked_fill(~mask_BT, 0.0))
+    if lambda_ == 0:
+        near = gae(reward_BT, value_BT, mask_BT, discount=0.9, lambda_=0.0)
+        torch.testing.assert_close(got, near.return_BT)  # whatever Q
 
 
 def test_gradients():
@@ -146,6 +158,6 @@ def test_what_is_refused():
     with pytest.raises(ShapeError, match=r"second_q_BTV \(2,\)"):
         twin_minimum(x, y)
     with pytest.raises(ShapeError, match="mask_BT must hold booleans"):
-        soft_target(x, x, x)
+        soft_target(x, x, x, x)
     with pytest.raises(ShapeError, match=r"token_BT \(2, 3\) must have one id for each row of q_BTV \(2, 3\)"):
         q_loss(x, x.long(), x)

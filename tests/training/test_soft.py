@@ -94,14 +94,32 @@ def test_steps_learn_the_values_of_what_came():
     reference = Reference(LanguageNetwork(tiny_model()), adapted=False, machine=CPU, micro_tokens=8192)
     kept = Kept(prompts=(("a", (1, 5), ((3, 4, 2), (6, 7))),), returns=((0.0, 0.0, 2.0), (0.0, -1.0)))
     settings = Soft(updates=40, follow=0.5)
-    first = soft_steps(learner, reference, [kept], settings, answers=2, alpha=1.0, discount=1.0, seed=0)
-    last = soft_steps(learner, reference, [kept], settings, answers=2, alpha=1.0, discount=1.0, seed=1)
+    first = soft_steps(learner, reference, [kept], settings, answers=2, alpha=1.0, discount=1.0, lambda_=0.5, seed=0)
+    last = soft_steps(learner, reference, [kept], settings, answers=2, alpha=1.0, discount=1.0, lambda_=0.5, seed=1)
     assert last["q_loss"] < 0.5 * first["q_loss"]
     before, after = (
         (n.outputs(TREE, Needs(logp=True)).logp_BT * TREE.mask_BT).sum(1).detach() for n in (reference.network, network)
     )
     gained = (after - before).tolist()
     assert gained[0] > 0 > gained[1]  # toward the answer that earned, not the other
+
+
+@pytest.mark.parametrize(("lambda_", "first"), [(0.0, 0.0), (0.5, 0.5), (1.0, 2.0)])
+def test_how_far_back_a_score_reaches_in_one_step(monkeypatch, lambda_, first):
+    """Twins that know nothing: of the 2 at the third token, the first one is to expect 2 lambda^2."""
+    learner = learner_of(network_of())
+    reference = Reference(LanguageNetwork(tiny_model()), adapted=False, machine=CPU, micro_tokens=8192)
+    kept = Kept(prompts=(("a", (1, 5), ((3, 4, 2), (6, 7))),), returns=((0.0, 0.0, 2.0), (0.0, -1.0)))
+    parts, step = [], learner.step
+
+    def watched(part):
+        parts.append(part)
+        return step(part)
+
+    monkeypatch.setattr(learner, "step", watched)
+    soft_steps(learner, reference, [kept], Soft(updates=1), answers=2, alpha=1.0, discount=1.0, lambda_=lambda_, seed=0)
+    assert float(parts[0].batch.target_BT[0, 0]) == pytest.approx(first, abs=0.1)
+    assert float(parts[0].batch.target_BT[0, 2]) == 2.0
 
 
 def test_a_step_takes_so_many_answers_of_prompts_drawn_at_random(monkeypatch):
@@ -116,7 +134,7 @@ def test_a_step_takes_so_many_answers_of_prompts_drawn_at_random(monkeypatch):
         return step(part)
 
     monkeypatch.setattr(learner, "step", watched)
-    soft_steps(learner, reference, [kept], Soft(updates=30), answers=4, alpha=1.0, discount=1.0, seed=0)
+    soft_steps(learner, reference, [kept], Soft(updates=30), answers=4, alpha=1.0, discount=1.0, lambda_=0.5, seed=0)
     trees = [part.batch.tree for part in parts]
     assert {tree.answer_lengths for tree in trees} == {((2, 3), (2, 3))}  # two prompts, all of their answers
     drawn = Counter(name for tree in trees for name in tree.names)
@@ -130,7 +148,7 @@ def test_a_learner_without_slow_copies_is_refused():
     assert isinstance(learner_of(network_of()), Follower)
     plain: Any = object()
     with pytest.raises(RecipeError, match="needs slow copies of its critics, which object lacks"):
-        soft_steps(plain, plain, [], Soft(), answers=2, alpha=1.0, discount=1.0, seed=0)
+        soft_steps(plain, plain, [], Soft(), answers=2, alpha=1.0, discount=1.0, lambda_=0.5, seed=0)
     from plaudit.models.network import RewardNetwork
 
     reward = learner_of(RewardNetwork(tiny_model(reward=True)))

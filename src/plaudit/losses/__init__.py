@@ -53,7 +53,7 @@ from plaudit.losses.reduction import (
     token_count,
     token_portion,
 )
-from plaudit.losses.soft import q_loss, soft_policy, soft_policy_loss, soft_target, soft_value, twin_minimum
+from plaudit.losses.soft import q_loss, q_of, soft_policy, soft_policy_loss, soft_target, soft_value, twin_minimum
 from plaudit.losses.trust_region import LineSearch, Measured, conjugate_gradient, line_search, step_size
 from plaudit.losses.value import ClippedValue, clipped_value_loss, explained_variance, value_loss
 
@@ -92,6 +92,7 @@ __all__ = [
     "pairwise_ranking_loss",
     "plackett_luce_loss",
     "q_loss",
+    "q_of",
     "rating_loss",
     "ratio_surrogate",
     "reinforce_loss",

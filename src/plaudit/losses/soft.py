@@ -21,13 +21,13 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from plaudit.advantages import next_selected
+from plaudit.advantages import next_selected, reward_to_go
 from plaudit.errors import RecipeError, ShapeError
 from plaudit.kl import full_kl
 from plaudit.losses.value import value_loss
 from plaudit.shapes import check_mask, check_same_shape
 
-__all__ = ["q_loss", "soft_policy", "soft_policy_loss", "soft_target", "soft_value", "twin_minimum"]
+__all__ = ["q_loss", "q_of", "soft_policy", "soft_policy_loss", "soft_target", "soft_value", "twin_minimum"]
 
 
 def soft_value(q_BTV: Tensor, ref_logp_BTV: Tensor | None = None, *, alpha: float) -> Tensor:
@@ -95,16 +95,31 @@ def twin_minimum(first_q_BTV: Tensor, second_q_BTV: Tensor) -> Tensor:
     return first_q_BTV.minimum(second_q_BTV)
 
 
-def soft_target(reward_BT: Tensor, value_BT: Tensor, mask_BT: Tensor, *, discount: float = 1.0) -> Tensor:
-    """What Q of the token that came should have been, by what came next.
+def soft_target(
+    reward_BT: Tensor,
+    value_BT: Tensor,
+    q_BT: Tensor,
+    mask_BT: Tensor,
+    *,
+    discount: float = 1.0,
+    lambda_: float = 0.95,
+) -> Tensor:
+    """What Q of the token that came should have been, by what came after it.
 
-        y_bt = r_bt + discount V_b,t+1        V is 0 after the last selected token
+        y_bt = r_bt + discount (V_b,t+1 + lambda (y_b,t+1 - Q_b,t+1))        V, y and Q are 0 after the last token
+
+    lambda = 0 asks the next value alone, which brings the score of an answer one token nearer to its beginning in a
+    step; lambda = 1 asks what the whole answer earned, less what the best policy for these Q pays for it in KL. Where
+    Q is right, y = Q along any answer, whoever wrote it: Q - V = alpha log(pi*/ref), the consistency along paths of
+    Nachum et al. 2017, https://arxiv.org/abs/1702.08892. Paths of all lengths are weighted as in GAE.
 
     Args:
         reward_BT: [B, T] rewards *without* a cost of KL, which the value holds: often only the score on the last token.
         value_BT: [B, T] `soft_value` of the prefix *before* each token, from slow copies of the critics.
+        q_BT: [B, T] their Q of the token that came.
         mask_BT: [B, T] bool, the tokens that the policy chose.
         discount: weight of what comes one selected token later (gamma).
+        lambda_: trust in what the answer earned (1) against the value of the next prefix (0).
 
     Returns:
         [B, T] targets without gradient, 0 where not selected.
@@ -112,10 +127,28 @@ def soft_target(reward_BT: Tensor, value_BT: Tensor, mask_BT: Tensor, *, discoun
     Raises:
         ShapeError: the shapes differ, or the mask is not boolean.
     """
-    check_same_shape(reward_BT=reward_BT, value_BT=value_BT, mask_BT=mask_BT)
+    check_same_shape(reward_BT=reward_BT, value_BT=value_BT, q_BT=q_BT, mask_BT=mask_BT)
     check_mask("mask_BT", mask_BT)
-    next_BT = next_selected(value_BT.detach(), mask_BT)
-    return (reward_BT.detach() + discount * next_BT).masked_fill(~mask_BT, 0.0)
+    q_BT = q_BT.detach().masked_fill(~mask_BT, 0.0)
+    delta_BT = reward_BT.detach() + discount * next_selected(value_BT.detach(), mask_BT) - q_BT
+    return q_BT + reward_to_go(delta_BT, mask_BT, discount=discount * lambda_)
+
+
+def q_of(q_BTV: Tensor, token_BT: Tensor) -> Tensor:
+    """[B, T] the values of the tokens that came.
+
+    Args:
+        q_BTV: [B, T, V] values of next tokens.
+        token_BT: [B, T] ids; a legal id on padding too.
+
+    Raises:
+        ShapeError: the shapes do not fit.
+    """
+    if q_BTV.shape[:-1] != token_BT.shape:
+        raise ShapeError(
+            f"token_BT {tuple(token_BT.shape)} must have one id for each row of q_BTV {tuple(q_BTV.shape)}"
+        )
+    return q_BTV.gather(-1, token_BT.unsqueeze(-1)).squeeze(-1)
 
 
 def q_loss(q_BTV: Tensor, token_BT: Tensor, target_BT: Tensor) -> Tensor:
@@ -134,11 +167,7 @@ def q_loss(q_BTV: Tensor, token_BT: Tensor, target_BT: Tensor) -> Tensor:
     Raises:
         ShapeError: the shapes do not fit.
     """
-    if q_BTV.shape[:-1] != token_BT.shape:
-        raise ShapeError(
-            f"token_BT {tuple(token_BT.shape)} must have one id for each row of q_BTV {tuple(q_BTV.shape)}"
-        )
-    return value_loss(q_BTV.gather(-1, token_BT.unsqueeze(-1)).squeeze(-1), target_BT)
+    return value_loss(q_of(q_BTV, token_BT), target_BT)
 
 
 def soft_policy_loss(logp_BTV: Tensor, q_BTV: Tensor, ref_logp_BTV: Tensor | None = None, *, alpha: float) -> Tensor:

@@ -260,6 +260,7 @@ class PolicyStage:
             answers=self.settings.answers_per_step,
             alpha=beta,
             discount=self.settings.discount,
+            lambda_=self.settings.lambda_,
             seed=derive(self.seed, "replay", step),
         )
 

@@ -18,7 +18,7 @@ from torch import Tensor
 from plaudit.batch import LossSum, Needs, Outputs, TokenTree, select
 from plaudit.errors import RecipeError
 from plaudit.losses.reduction import token_portion
-from plaudit.losses.soft import q_loss, soft_policy_loss, soft_target, soft_value, twin_minimum
+from plaudit.losses.soft import q_loss, q_of, soft_policy_loss, soft_target, soft_value, twin_minimum
 from plaudit.seeds import derive
 from plaudit.training.auxiliary import Kept
 from plaudit.training.learner import Follower, Learner, Part
@@ -82,6 +82,7 @@ def soft_steps(
     answers: int,
     alpha: float,
     discount: float,
+    lambda_: float,
     seed: int,
 ) -> dict[str, float]:
     """The steps after a round, each on answers of one of the rounds that are kept; metrics are means over them.
@@ -94,6 +95,7 @@ def soft_steps(
         answers: of a round, in one step: those of prompts drawn at random; all where there are no more.
         alpha: cost of a nat, in units of reward.
         discount: weight of what comes one token later.
+        lambda_: trust in what an answer earned (1) against the value of the next prefix (0).
         seed: says which rounds, and which of their prompts.
 
     Raises:
@@ -107,7 +109,7 @@ def soft_steps(
     found: list[dict[str, float]] = []
     for step in range(settings.updates):
         drawn = _drawn(kept[derive(seed, step) % len(kept)], answers, derive(seed, step, "answers"))
-        batch = _batch(learner, reference, drawn, alpha=alpha, discount=discount)
+        batch = _batch(learner, reference, drawn, alpha=alpha, discount=discount, lambda_=lambda_)
         found.append(learner.step(Part(batch, loss)))
         learner.follow(settings.follow)
     return {name: statistics.fmean(metrics[name] for metrics in found) for name in found[0]}
@@ -119,11 +121,21 @@ def _drawn(kept: Kept, answers: int, seed: int) -> _Replayed:
     return whole if answers >= tree.answers else select(whole, group_order(tree, seed)[:answers])
 
 
-def _batch(learner: Learner, reference: Reference, drawn: _Replayed, *, alpha: float, discount: float) -> SoftBatch:
+def _batch(
+    learner: Learner, reference: Reference, drawn: _Replayed, *, alpha: float, discount: float, lambda_: float
+) -> SoftBatch:
     tree, reward_BT = drawn.tree, drawn.reward_BT
     texts = TextBatch(tree=tree)
     slow_BTVQ = learner.forward(texts, Needs(slow_q=True)).slow_q_BTVQ.cpu()
     ref_BTV = reference.logp_BTV(texts).cpu()
-    value_BT = soft_value(twin_minimum(*slow_BTVQ.unbind(-1)), ref_BTV.to(slow_BTVQ.dtype), alpha=alpha)
-    target_BT = soft_target(reward_BT.to(value_BT.dtype), value_BT, tree.mask_BT, discount=discount)
+    least_BTV = twin_minimum(*slow_BTVQ.unbind(-1))
+    value_BT = soft_value(least_BTV, ref_BTV.to(least_BTV.dtype), alpha=alpha)
+    target_BT = soft_target(
+        reward_BT.to(value_BT.dtype),
+        value_BT,
+        q_of(least_BTV, tree.token_BT),
+        tree.mask_BT,
+        discount=discount,
+        lambda_=lambda_,
+    )
     return SoftBatch(tree=tree, target_BT=target_BT, ref_logp_BTV=torch.as_tensor(ref_BTV))
