@@ -110,7 +110,7 @@ CASES = {
     ),
     "ppo-ptx": Case(settings={"algorithm": "ppo-ptx", "epochs": 2}, aim=with_text(TEXT_WEIGHT)),
     "dpo": Case(
-        settings={"algorithm": "dpo", "optimiser": {**LEARNING, "learning_rate": 0.1}},
+        settings={"algorithm": "dpo", "optimiser": {**LEARNING, "learning_rate": 0.3}},
         rounds=1600,
         prompts=300,
         group=2,

@@ -120,7 +120,7 @@ def recipe_of(name: str, seed: int, before: Path) -> Recipe:
     if name == FIRST:
         return recipe_from({**demo, "policy": {**demo["policy"], "algorithm": name}}, where=name)
     by_judgements = name == "dpo"
-    kept = ("seed", "threads", "world", "text", "evaluate", *(["collect"] if by_judgements else []))
+    kept = ("seed", "precision", "threads", "world", "text", "evaluate", *(["collect"] if by_judgements else []))
     scorers = {} if by_judgements else {"scorers": {"model": {"kind": "model", "path": str(before / "reward-model")}}}
     return recipe_from(
         {

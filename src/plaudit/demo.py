@@ -31,6 +31,7 @@ def demo_recipe(*, seed: int = 0, quick: bool = False, threads: int | None = Non
     sampling = Sampling(max_tokens=64)
     recipe = Recipe(
         seed=seed,
+        precision="fp32",  # so small a model is slower in 16 bits, even on processors that multiply in them
         threads=threads,
         world=World(demonstrations=800, prompts=4000, held_out=400),
         text=Text(max_prompt_tokens=64, max_answer_tokens=64),
