@@ -41,10 +41,12 @@ CASES: Mapping[str, Mapping[str, Any]] = {
     "ppo": {"epochs": 2, "minibatch": 64},
     "rloo": {"steps": 200, "prompts_per_round": 16},  # as many answers; each is learned from once
     "grpo": {"epochs": 2, "minibatch": 64},
-    # a long step asks for more answers to say which way, and for a baseline that has nothing to learn first
+    # a long step asks for more answers to say which way, and for a baseline that has nothing to learn first; in so few
+    # rounds a price of KL that is steered comes too late
     "trpo": {
         "steps": 60,
         "prompts_per_round": 64,
+        "kl": {"beta": 0.1},
         "baseline": "leave-one-out",
         "trust": {"iterations": 5},
         "optimiser": {"decay": "constant"},

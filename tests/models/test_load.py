@@ -139,7 +139,7 @@ print(json.dumps(found))
 
 
 def test_folders_mean_the_same_in_a_fresh_process_without_plaudit(tmp_path):
-    """Logits and scores (after gain and bias) to 1e-5, or 1e-6 of them, padded on either side; the scorer's own, bit for bit."""
+    """Logits, and scores with gain and bias, to 1e-5 or 1e-6 of them, padded on either side; our own to the bit."""
     torch.set_num_threads(1)
     expected = {name: packed_outputs(name, *make(name, tmp_path / name)) for name in FOLDERS}
     again = {
