@@ -99,7 +99,7 @@ def mark(task: str, work: Path) -> tuple[float, float]:
         taught = example(task)
         if taught.reward is not None:  # whose scale is set on answers of the policy that is not tuned
             given = taught.model_dump(mode="json", exclude_unset=True)
-            given["policy"] |= {"algorithm": "best-of-n"}
+            given["policy"] |= {"algorithm": "best-of-n", "kl": {}}
             run(recipe_from(given, where=task), teacher(work))
         rewards = rewards_of(recipe, folder, recipe.model.path, CHOICES)
         means = [statistics.fmean(own) for own in rewards]

@@ -644,6 +644,22 @@ def test_a_round_of_which_nothing_is_left_goes_by(tmp_path):
     assert all(torch.equal(tensor, before[name]) for name, tensor in stage.weights().items())
 
 
+def test_rounds_of_which_nothing_is_left_are_not_told_one_by_one(tmp_path, capsys):
+    settings = settings_of(steps=9, algorithm="rloo", drop_cut=True, sampling=Sampling(max_tokens=1))
+    Stage(tmp_path, settings).go()
+    told = [line for line in capsys.readouterr().err.splitlines() if "nothing to learn from" in line]
+    assert [line.split(" in round ")[1].split(":")[0] for line in told] == [
+        "0",
+        "1, as in 2 rounds so far",
+        "3, as in 4 rounds so far",
+        "7, as in 8 rounds so far",
+    ]
+    memory = PolicyMemory(settings)
+    memory.restore({**memory.state(), "idle": 4})
+    memory.learn_nothing(20)  # the fifth: a run that was taken up again goes on counting
+    assert capsys.readouterr().err == ""
+
+
 @pytest.mark.parametrize("name", ["rejection", "rloo"])
 def test_what_is_learned_beside_is_numbered_by_steps(tmp_path, name):
     """Two epochs of two steps, two rounds: eight steps, and as many as were planned."""

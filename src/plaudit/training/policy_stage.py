@@ -69,7 +69,16 @@ class PolicyMemory:
         """Prompts by what their answers earned at first, the most first; for the curriculum."""
         self.kept: list[Kept] = []
         """Rounds since the last auxiliary phase, or those that soft actor-critic learns from."""
+        self.idle = 0
+        """Rounds whose answers were all left out."""
         self.over = False
+
+    def learn_nothing(self, step: int) -> None:
+        """Count a round whose answers were all left out, and say so at the 1st, 2nd, 4th, 8th, ... of them."""
+        self.idle += 1
+        if self.idle.bit_count() == 1:
+            rounds = "" if self.idle == 1 else f", as in {self.idle} rounds so far"
+            say(f"policy: nothing to learn from in round {step}{rounds}: all of its answers were left out")
 
     def learn(self, rollout: Rollout, beta: float, metrics: Mapping[str, float]) -> None:
         """Learn from a round."""
@@ -94,6 +103,7 @@ class PolicyMemory:
             "entropy": self.entropy,
             "order": self.order,
             "kept": [one.state() for one in self.kept],
+            "idle": self.idle,
             "over": self.over,
         }
 
@@ -102,6 +112,7 @@ class PolicyMemory:
         self.controller = self.controller.restored(state["kl"])
         self.running = self.running.restored(state["running"])
         self.entropy, self.order, self.over = state["entropy"], state["order"], state["over"]
+        self.idle = state["idle"]
         self.kept = [Kept.restored(one) for one in state["kept"]]
 
 
@@ -155,7 +166,7 @@ class PolicyStage:
         batch = _without_those_left_out(rollout, _rewarded(rollout) if soft else batch_of(rollout, estimate))
         metrics: dict[str, float] = {}
         if batch is None:
-            say(f"policy: nothing to learn from in round {step}: all of its answers were left out")
+            memory.learn_nothing(step)
         elif soft:
             metrics = self._soft(batch, beta, step, memory)
         else:
