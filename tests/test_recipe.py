@@ -142,6 +142,7 @@ def test_an_unknown_setting_with_nothing_near():
         ),
         (WORLD | {"reward": {"combine": "minimum"}}, "reward.combine is not read where reward.members is 1: leave it"),
         (WORLD | {"reward": {"members": 2, "caution": 3}}, "reward.caution is not read where reward.combine is mean"),
+        (WORLD | {"reward": {"average": 0.5, "patience": 2}}, "reward.average and reward.patience each say which"),
         (WORLD | {"reward": {"look_every": 3}}, "reward.look_every is not read where reward.patience is None"),
         (
             WORLD | {"reward": {"optimiser": {"decay": "constant", "floor": 0}}},

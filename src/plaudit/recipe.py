@@ -182,6 +182,8 @@ class Reward(Section):
     """Times each judgement is seen; rankings over-fit after about two."""
     minibatch: int = Field(default=16, ge=1)
     """Judged prompts in one optimiser step."""
+    average: float = Field(default=0.0, ge=0, lt=1)
+    """Share of the optimiser steps, the last ones, whose weights are averaged into the model; 0: the last weights."""
     members: int = Field(default=1, ge=1)
     """Reward models, from different seeds, that score together; under `model.adapter` they share one trunk."""
     qualities: dict[str, float] = {}
@@ -340,6 +342,12 @@ def _of_reward(reward: Reward) -> Iterator[Contradiction]:
                 f"reward.{beside}",
                 (f"reward.{name}", f"reward.{beside}"),
             )
+    if reward.average and reward.patience is not None:
+        yield Contradiction(
+            "reward.average and reward.patience each say which weights are kept, a mean of the last or the best: "
+            "leave one of them out",
+            ("reward.average", "reward.patience"),
+        )
 
 
 def _of_choice(policy: Policy, evaluate: Evaluate) -> Iterator[Contradiction]:

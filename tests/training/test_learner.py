@@ -63,6 +63,51 @@ class Slope:
         return LossSum(self.gradient * outputs.score_B.sum(), outputs.score_B.numel())
 
 
+# --- the mean of the last weights -----------------------------------------------------------------------------------
+
+
+def walk(learner: ModelLearner, steps: int) -> list[float]:
+    """The weight after each step down a slope that changes its sign."""
+    batch = batch_of("judgement", [(0, [0, 1])])
+    weights = []
+    for step in range(learner.done, learner.done + steps):
+        learner.step(Part(batch, Slope((-1.0) ** (step // 2))))
+        weights.append(float(learner.weights()["weight"]))
+    return weights
+
+
+def averaging(average: float) -> ModelLearner:
+    return ModelLearner(OneWeight(), WIDE, steps=10, machine=CPU, micro_tokens=8192, average=average)
+
+
+@pytest.mark.parametrize(("average", "last"), [(0.3, 3), (0.25, 3), (0.1, 1), (0.99, 10)])
+def test_the_mean_is_that_of_the_weights_after_the_last_steps(average, last):
+    learner = averaging(average)
+    weights = walk(learner, 10)
+    learner.take_mean()
+    assert float(learner.weights()["weight"]) == pytest.approx(sum(weights[-last:]) / last, rel=1e-5)
+
+
+def test_without_an_average_the_last_weights_stay():
+    learner = averaging(0.0)
+    last = walk(learner, 10)[-1]
+    learner.take_mean()
+    assert float(learner.weights()["weight"]) == last
+
+
+def test_a_mean_goes_on_from_a_checkpoint(tmp_path):
+    straight, cut, again = (averaging(0.5) for _ in range(3))
+    walk(straight, 10)
+    walk(cut, 7)
+    cut.save(tmp_path)
+    walk(again, 8)  # what it has learned and averaged is forgotten
+    again.load(tmp_path)
+    walk(again, 3)
+    for learner in (straight, again):
+        learner.take_mean()
+    assert torch.equal(straight.weights()["weight"], again.weights()["weight"])
+
+
 # --- padding, order and split change nothing ------------------------------------------------------------------------
 
 PROMPTS = [(1, 3, 4), (1, 9), (1, 5, 6, 7, 8), (1, 0, 2)]

@@ -202,6 +202,20 @@ def test_interrupted_patience_ends_with_the_same_bits(tmp_path, monkeypatch):
     assert all(torch.equal(one, two) for one, two in zip(straight.parameters(), again.parameters(), strict=True))
 
 
+def test_the_last_weights_are_averaged_across_an_interruption_too(tmp_path, monkeypatch):
+    given = {"average": 0.5, "epochs": 5}
+    judgements = people(0, 24)
+    straight = train(tmp_path / "straight", judgements, **given)
+    cut_at(monkeypatch, 10)
+    with pytest.raises(RuntimeError, match="power cut"):
+        train(tmp_path / "cut", judgements, **given)
+    monkeypatch.undo()
+    again = train(tmp_path / "cut", judgements, **given)
+    assert all(torch.equal(one, two) for one, two in zip(straight.parameters(), again.parameters(), strict=True))
+    last = train(tmp_path / "last", judgements, epochs=5)
+    assert any(not torch.equal(one, two) for one, two in zip(straight.parameters(), last.parameters(), strict=True))
+
+
 def test_a_curriculum_begins_with_what_is_clear(tmp_path):
     far = [judged(["ee", "x"], Comparison(preferred=Preferred.FIRST, strength=n / 9), f"q {n}") for n in range(16)]
     runs = {}

@@ -154,10 +154,18 @@ class ModelLearner:
         steps: how many steps there will be, for the learning rate.
         machine: device and precision.
         micro_tokens: tokens in one forward pass.
+        average: share of the steps, the last ones, whose weights `take_mean` averages.
     """
 
     def __init__(
-        self, network: Network, settings: Optimiser, *, steps: int, machine: Machine, micro_tokens: int
+        self,
+        network: Network,
+        settings: Optimiser,
+        *,
+        steps: int,
+        machine: Machine,
+        micro_tokens: int,
+        average: float = 0.0,
     ) -> None:
         self.network = network
         self.settings = settings
@@ -165,6 +173,8 @@ class ModelLearner:
         self.machine = machine
         self.micro_tokens = micro_tokens
         self.done = 0
+        self._last = math.ceil(round(average * steps, 6))
+        self._mean: dict[str, Tensor] = {}
         self._groups = network.groups()
         self._optimiser = torch.optim.AdamW(
             [{"params": parameters, "name": name} for name, parameters in self._groups.items()],
@@ -209,8 +219,32 @@ class ModelLearner:
             group["lr"], group["eps"] = rate, epsilon_at(self.done, self.settings)
         self._optimiser.step()
         self.done += 1
+        self._note_weights()
         metrics["learning_rate"] = rate
         return metrics
+
+    @torch.no_grad()
+    def _note_weights(self) -> None:
+        """Let the mean go over the weights after this step too, if it is one of the last ones."""
+        count = self.done - (self.steps - self._last)
+        if count < 1:
+            return
+        for name, tensor in self.network.trained().items():
+            if count == 1:
+                self._mean[name] = tensor.detach().clone()
+            else:
+                self._mean[name].lerp_(tensor, 1 / count)
+
+    @torch.no_grad()
+    def take_mean(self) -> None:
+        """Put the mean of the weights after each of the last steps in the weights' place; where none is kept, nothing.
+
+        Polyak & Juditsky 1992, https://doi.org/10.1137/0330046; of networks, Izmailov et al. 2018,
+        https://arxiv.org/abs/1803.05407.
+        """
+        mine = self.network.trained()
+        for name, mean in self._mean.items():
+            mine[name].copy_(mean)
 
     @property
     def full_precision(self) -> bool:
@@ -369,6 +403,7 @@ class ModelLearner:
         for name, tensor in self.network.trained().items():
             for key, value in self._optimiser.state.get(tensor, {}).items():
                 memory[f"{name}:{key}"] = value.contiguous()
+        memory |= {f"{name}:mean": mean for name, mean in self._mean.items()}
         save_file(memory, folder / "optimiser.safetensors")
 
     @torch.no_grad()
@@ -388,9 +423,11 @@ class ModelLearner:
         memory = load_file(folder / "optimiser.safetensors")
         self.done = int(memory.pop("done"))
         self._optimiser.state.clear()
+        self._mean.clear()
         for place, value in memory.items():
             name, _, key = place.rpartition(":")
-            self._optimiser.state[mine[name]][key] = value.to(mine[name].device)
+            there = self._mean if key == "mean" else self._optimiser.state[mine[name]]
+            there[name if key == "mean" else key] = value.to(mine[name].device)
 
 
 @torch.no_grad()

@@ -86,7 +86,14 @@ def train_reward(
     network.scales = _scales(mix)
     if network.scales is not None:
         network.scales.to(machine.device)
-    learner = ModelLearner(network, settings.optimiser, steps=steps, machine=machine, micro_tokens=recipe.micro_tokens)
+    learner = ModelLearner(
+        network,
+        settings.optimiser,
+        steps=steps,
+        machine=machine,
+        micro_tokens=recipe.micro_tokens,
+        average=settings.average,
+    )
     seed = derive(recipe.seed, "reward", member) if member else derive(recipe.seed, "reward")
     if settings.bootstrap:
         draws = np.random.Generator(np.random.Philox(key=derive(seed, "bootstrap")))
@@ -113,6 +120,7 @@ def train_reward(
     run_steps(run, stage, learner, steps, body, save_every=recipe.save_every, memory=patience)
     if patience is not None:
         patience.take_best(learner)
+    learner.take_mean()
     return learner
 
 
