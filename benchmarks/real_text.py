@@ -46,7 +46,7 @@ CASES: Mapping[str, Mapping[str, Any]] = {
     "trpo": {
         "steps": 60,
         "prompts_per_round": 64,
-        "kl": {"beta": 0.1},
+        "kl": {"beta": 0.125},
         "baseline": "leave-one-out",
         "trust": {"iterations": 5},
         "optimiser": {"decay": "constant"},
