@@ -139,7 +139,7 @@ print(json.dumps(found))
 
 
 def test_folders_mean_the_same_in_a_fresh_process_without_plaudit(tmp_path):
-    """Logits, and scores with gain and bias, to 1e-5 or 1e-6 of them, padded on either side; our own to the bit."""
+    """Logits, and scores with gain and bias, to 1e-5, merged to 3e-5, padded on either side; our own to the bit."""
     torch.set_num_threads(1)
     expected = {name: packed_outputs(name, *make(name, tmp_path / name)) for name in FOLDERS}
     again = {
@@ -153,8 +153,9 @@ def test_folders_mean_the_same_in_a_fresh_process_without_plaudit(tmp_path):
     found = json.loads(result.stdout)
     assert len(found) == 2 * len(FOLDERS) + len(again)
     for name, values in expected.items():
+        near = pytest.approx(values, rel=1e-6, abs=3e-5 if "lora" in name else 1e-5)  # merging rounds
         for side in ("right", "left"):
-            assert found[f"{name} {side}"] == pytest.approx(values, rel=1e-6, abs=1e-5), f"{name} padded on the {side}"
+            assert found[f"{name} {side}"] == near, f"{name} padded on the {side}"
     for name, values in again.items():
         assert found[f"{name} plaudit"] == values
         if "lora" not in name:  # merging rounds
