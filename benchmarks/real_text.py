@@ -40,13 +40,12 @@ TASKS = ("stories", "poems")
 CASES: Mapping[str, Mapping[str, Any]] = {
     "ppo": {"epochs": 2, "minibatch": 64},
     "rloo": {"steps": 200, "prompts_per_round": 16},  # as many answers; each is learned from once
-    "grpo": {"epochs": 2, "minibatch": 64},
-    # a long step asks for more answers to say which way, and for a baseline that has nothing to learn first; in so few
-    # rounds a price of KL that is steered comes too late
+    "grpo": {"epochs": 2, "minibatch": 64, "kl": {"beta": 0.1, "target": 13, "horizon": 600}},
+    # its steps are short, so that it takes more of them; a price of KL that is steered would come too late, and a
+    # baseline must have nothing to learn first
     "trpo": {
-        "steps": 60,
-        "prompts_per_round": 64,
-        "kl": {"beta": 0.125},
+        "steps": 140,
+        "kl": {"beta": 0.15},
         "baseline": "leave-one-out",
         "trust": {"iterations": 5},
         "optimiser": {"decay": "constant"},
