@@ -14,23 +14,39 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from benchmarks.algorithms import CASES, settings_of
+
 RESULTS = Path(__file__).resolve().parent / "results"
 PAGES = Path(__file__).resolve().parent.parent / "docs" / "algorithms"
 MARKS = ("<!-- study -->", "<!-- /study -->")
 WORDS = {
     "en": {
-        "lab": "Ten seeds of the laboratory's task, from sampled answers alone (`python -m benchmarks.algorithms`): "
-        "share of the way to the optimum, on average and in the worst seed.",
-        "head": "| | aim | β = 1 | β = 0.3 |",
+        "samples": "Ten seeds of the laboratory's task, from sampled answers alone",
+        "pairs": "Ten seeds of the laboratory's task, from judged pairs of any two answers",
+        "lab": " (`python -m benchmarks.algorithms`): how much of the way from the reference to the aim.",
+        "head": "| | aim | β | mean | worst seed | of the way to J's optimum |",
+        "from": "{beta:g}, from {start:g}",
+        "at": " (β = {beta})",
+        "table": "on a table of logits",
+        "comma": ", ",
         "world": "On the built-in world, {seeds} seeds (`python -m benchmarks.world_algorithms`): hidden taste "
         "{gain:+.2f} sd, {worst:+.2f} in the worst seed, at {kl:.1f} nats; {seconds:.0f} CPU seconds.",
     },
     "zh": {
-        "lab": "在实验室的任务上，只用采样得到的回答，十个种子（`python -m benchmarks.algorithms`）："
-        "走完到最优解路程的多少，平均值与最差的种子。",
-        "head": "| | 目标 | β = 1 | β = 0.3 |",
+        "samples": "实验室任务上的十个种子，只用采样得到的回答",
+        "pairs": "实验室任务上的十个种子，用任意两个回答的成对评判",
+        "lab": "（`python -m benchmarks.algorithms`）：从参考模型到目标，走完了多大比例。",
+        "head": "| | 目标 | β | 均值 | 最差的种子 | 通向 J 最优处的比例 |",
+        "from": "从 {start:g} 降到 {beta:g}",
+        "at": "（β = {beta}）",
+        "table": "用一张 logits 表",
+        "comma": "，",
         "world": "在内置世界上，{seeds} 个种子（`python -m benchmarks.world_algorithms`）："
-        "隐藏偏好 {gain:+.2f} 个标准差，最差的种子 {worst:+.2f}，KL {kl:.1f} 奈特；{seconds:.0f} CPU 秒。",
+        "隐藏品味 {gain:+.2f} 个标准差，最差的种子 {worst:+.2f}，KL {kl:.1f} 奈特；{seconds:.0f} CPU 秒。",
+        "KL in the reward": "KL 在奖励里",
+        "k3 in the loss": "k3 在损失里",
+        "no KL": "不计 KL",
+        "the policy at which its expected step is 0; total variation": "期望步为 0 的策略（按总变差距离）",
     },
 }
 
@@ -64,22 +80,32 @@ def filled(text: str, name: str, language: str, laboratory: Mapping[str, Any], w
 
 def of_laboratory(name: str, language: str, result: Mapping[str, Any]) -> str:
     """A table with a row for each way in which the algorithm was run there."""
-    rows: dict[str, dict[str, Mapping[str, Any]]] = {}
-    for case, row in result["algorithms"].items():
-        algorithm, *variant, beta = case.split(", ")
-        if algorithm == name:
-            rows.setdefault(", ".join(variant), {})[beta.removeprefix("beta ")] = row
+    words, rows = WORDS[language], []
+    for title, row in result["algorithms"].items():
+        case, beta = title.rsplit(", beta ", 1)
+        algorithm, *variant = case.split(", ")
+        if algorithm != name:
+            continue
+        kl = settings_of(CASES[case], float(beta)).kl
+        price = f"{kl.beta:g}" if kl.start is None else words["from"].format(beta=kl.beta, start=kl.start)
+        how = [words.get(one, one) for one in variant] + [words["table"]] * CASES[case].table
+        aim, of_j = row["objective"], f"{row.get('share_of_j', row['optimum_share']):.1%}"
+        if kl.beta != float(beta):  # what it is not held to
+            of_j += words["at"].format(beta=beta)
+        rows.append(
+            [
+                words["comma"].join(how),
+                words.get(aim, f"`{aim}`" if aim.startswith("E[") else aim),
+                price,
+                f"{row['optimum_share']:.1%}",
+                f"{row['worst_seed']:.1%}",
+                of_j,
+            ]
+        )
     if not rows:
         return ""
-    lines = [WORDS[language]["lab"], "", WORDS[language]["head"], "|---|---|---|---|"]
-    for variant, row in rows.items():
-        aim = next(iter(row.values()))["objective"]
-        lines.append(f"| {variant} | `{aim}` | {share(row.get('1'))} | {share(row.get('0.3'))} |")
-    return "\n".join(lines)
-
-
-def share(row: Mapping[str, Any] | None) -> str:
-    return "" if row is None else f"{row['optimum_share']:.1%}, {row['worst_seed']:.1%}"
+    said = words["pairs" if name == "dpo" else "samples"] + words["lab"]
+    return "\n".join([said, "", words["head"], "|---" * 6 + "|", *(f"| {' | '.join(cells)} |" for cells in rows)])
 
 
 def of_world(name: str, language: str, result: Mapping[str, Any]) -> str:

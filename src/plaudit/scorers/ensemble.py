@@ -53,6 +53,9 @@ def combined(scores: Sequence[float], how: Combine, caution: float = 1.0) -> flo
         scores: at least one.
         how: see above.
         caution: standard deviations taken off, for `lower`.
+
+    Raises:
+        RecipeError: another `how`.
     """
     match how:
         case "mean":

@@ -75,7 +75,7 @@ class LengthScorer:
         self.side = side
 
     def score(self, groups: Sequence[Group]) -> Scores:
-        """From 0 down; -1 at an empty answer where `side` counts it.
+        """From 0 down; at an empty answer -1 + tolerance / target where `side` counts it.
 
         Raises:
             ScorerError: tokens are asked for, but an answer is words alone.
