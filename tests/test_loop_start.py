@@ -113,6 +113,17 @@ def test_what_would_stop_normalising_is_found_before_training(own_road, tmp_path
     assert not (tmp_path / "run" / "reward-model").exists()
 
 
+def test_judgements_that_teach_a_policy_nothing_are_found_before_anything_is_trained(own_road, tmp_path):
+    thumbs = tmp_path / "thumbs.jsonl"
+    thumbs.write_text('{"prompt": "a", "completion": "b", "label": true}\n' * 4, encoding="utf-8")
+    road = own_road() | {"reward": None, "policy": {"algorithm": "dpo"}}
+    road["data"]["judgements"] = [{"path": str(thumbs)}]
+    with pytest.raises(PlauditError, match=r"policy: none of \d judgements is for dpo, which needs one answer above"):
+        loop.run(recipe_from(road), tmp_path / "run")
+    assert not (tmp_path / "run" / "checkpoints").exists()
+    assert not (tmp_path / "run" / "language").exists()
+
+
 @pytest.mark.parametrize("kind", ["bert", "distilbert"])
 def test_a_language_loss_beside_an_encoder_is_refused_before_training(own_road, tmp_path, kind):
     """As it is published: the encoder alone, without what a masked language model has above it."""

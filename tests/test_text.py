@@ -197,7 +197,9 @@ def test_a_document_is_cut_into_pieces_that_the_model_can_read():
     pieces = words.document_ids("abcdef", 99)
     assert [len(piece) for piece in pieces] == [4, 3]  # a start token comes before each
     assert pieces[-1][-1] == words.end_id
-    assert [len(piece) for piece in words.document_ids("abcdef", 3)] == [3, 3, 1]
+    assert [len(piece) for piece in words.document_ids("abcdef", 3)] == [3, 3]  # no end by itself
+    assert [len(piece) for piece in words.document_ids("abcde", 3)] == [3, 3]
+    assert words.document_ids("", 3) == [(words.end_id,)]
     assert [len(piece) for piece in Words(letters(), Text()).document_ids("abcdef", 99)] == [7]
 
 

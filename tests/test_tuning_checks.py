@@ -32,6 +32,14 @@ def test_every_algorithm_is_at_one_with_itself(name):
         ({"algorithm": "rloo", "answers_per_prompt": 1}, "must be 2 or more for rloo, which compares answers"),
         ({"algorithm": "best-of-n", "answers_per_prompt": 1}, "must be 2 or more for best-of-n, which compares"),
         ({"algorithm": "reinforce", "normalise": "group", "answers_per_prompt": 1}, "must be 2 or more for reinforce"),
+        (
+            {"drop_flat": True, "answers_per_prompt": 1},
+            "leaves out groups whose answers all have one score, as a group",
+        ),
+        (
+            {"algorithm": "dpo", "preference": {"loss": "kto", "minibatch": 1}},
+            "policy.preference.minibatch 1 leaves kto without answers to other prompts",
+        ),
         ({"algorithm": "a2c", "epochs": 2}, "of a2c is reinforce, which learns from an answer once"),
         ({"algorithm": "reinforce", "minibatch": 8}, "set policy.epochs to 1 and leave policy.minibatch out"),
         ({"algorithm": "ppo", "objective": "sequence"}, "moves answers as wholes, but to_go, a critic and normalise"),

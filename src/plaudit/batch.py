@@ -360,6 +360,8 @@ class Needs:
     """What a loss reads of the model; nothing else is computed."""
 
     logp: bool = False
+    untempered: bool = False
+    """Of the model as it is, whatever temperature the policy samples at."""
     entropy: bool = False
     distribution: bool = False
     value: bool = False

@@ -270,7 +270,7 @@ class Ended(StrEnum):
 
     STOPPED = "stopped"  # the model emitted an end token
     CUT = "cut"  # the token budget ran out; the scorer sees an unfinished answer
-    FAILED = "failed"  # the sampler raised; never trained on
+    FAILED = "failed"  # the sampler failed; never trained on
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

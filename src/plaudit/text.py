@@ -108,10 +108,12 @@ class Words:
     def answer_ids(self, answer: str, *, context_ids: Sequence[int] = (), ended: bool = True) -> tuple[int, ...]:
         """The answer's tokens behind its context; the end token is the last if the answer ended within the limits."""
         ids = (*self._encode_behind(context_ids, answer), *((self.end_id,) if ended else ()))
-        room = self.text.max_answer_tokens
-        if self.context is not None:
-            room = min(room, self.context - len(context_ids))
-        return ids[:room]
+        return ids[: self.room_behind(context_ids)]
+
+    def room_behind(self, context_ids: Sequence[int]) -> int:
+        """Tokens that an answer may have there, at most."""
+        most = self.text.max_answer_tokens
+        return most if self.context is None else min(most, self.context - len(context_ids))
 
     def reply_text(self, reply: str) -> str:
         """What is said to the model between two of its answers, for people and in plain prompts."""
@@ -156,7 +158,9 @@ class Words:
         """
         room = max_tokens if self.context is None else min(max_tokens, self.context - len(self.start_ids))
         ids = (*self._encode(text, special=False), self.end_id)
-        return [ids[start : start + room] for start in range(0, len(ids), room)]
+        pieces = [ids[start : start + room] for start in range(0, len(ids), room)]
+        alone = len(pieces) > 1 and pieces[-1] == (self.end_id,)  # an end behind nothing teaches to say nothing
+        return pieces[:-1] if alone else pieces
 
     def answer_text(self, context_ids: Sequence[int], answer_ids: Sequence[int]) -> str:
         """An answer's tokens as words, its end token left out; `answer_ids` of these words gives the tokens back."""

@@ -177,7 +177,7 @@ class Kl(Section):
     target: float | None = Field(default=None, gt=0)
     """Nats per answer that an adaptive beta steers to; nothing keeps beta fixed."""
     horizon: float = Field(default=2000, gt=0)
-    """Answers over which an adaptive beta reacts."""
+    """Answers over which an adaptive beta reacts; where they have several turns, episodes."""
     start: float | None = Field(default=None, gt=0)
     """Beta of the first round, from which an annealed one falls geometrically to `beta`."""
     anneal: float = Field(default=0.6, gt=0, le=1)

@@ -136,6 +136,12 @@ def _of_preference(preference: Preference) -> Iterator[Contradiction]:
                 "policy.preference.loss to kto",
                 (f"policy.preference.{name}", "policy.preference.loss"),
             )
+    if preference.loss == "kto" and preference.minibatch == 1:
+        yield Contradiction(
+            "policy.preference.minibatch 1 leaves kto without answers to other prompts, by which it measures how far "
+            "the policy has moved: set it to 2 or more",
+            ("policy.preference.minibatch", "policy.preference.loss"),
+        )
     if not preference.desirable and not preference.undesirable:
         yield Contradiction(
             "policy.preference.desirable and undesirable are both 0: nothing would be learned",
@@ -179,6 +185,12 @@ def _of_parts(policy: Policy, parts: Parts) -> Iterator[Contradiction]:
         yield Contradiction(
             f"policy.answers_per_prompt must be 2 or more for {policy.algorithm}, which compares answers",
             ("policy.answers_per_prompt", "policy.algorithm", "policy.baseline", "policy.normalise"),
+        )
+    elif parts.drop_flat and policy.answers_per_prompt < 2:
+        yield Contradiction(
+            "policy.drop_flat leaves out groups whose answers all have one score, as a group of one answer always has: "
+            "set policy.answers_per_prompt to 2 or more",
+            ("policy.drop_flat", "policy.answers_per_prompt", "policy.algorithm"),
         )
     if parts.objective == "reinforce" and policy.updates_per_round > 1:
         yield Contradiction(

@@ -225,6 +225,15 @@ def test_whiten_of_equal_numbers_is_zero():
     close(whiten(torch.full((1, 3), 5.0), mask("xxx"), shift_mean=False), [[5, 5, 5]])
 
 
+@pytest.mark.parametrize("value", [1.1, 12.7, 1000.1])
+def test_whiten_does_not_blow_up_rounding(value):
+    x_BT = torch.full((64, 20), value, dtype=torch.float32)  # whose mean in fp32 is another number
+    assert x_BT.mean() != value
+    white_BT = whiten(x_BT, torch.ones(64, 20).bool())
+    assert white_BT.dtype is torch.float32
+    assert not white_BT.any()
+
+
 @given(seed=st.integers(0, 99), scale=st.floats(0.5, 9), shift=st.floats(-9, 9), pad=st.integers(0, 5))
 @quick
 def test_whiten_forgets_scale_shift_and_padding(seed, scale, shift, pad):

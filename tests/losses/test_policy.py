@@ -81,6 +81,31 @@ def test_surrogate_gradient_stops_where_the_clip_holds():
     assert not got.ratio_BT.requires_grad
 
 
+@pytest.mark.parametrize("advantage", [1.0, 0.0, -1.0])
+def test_where_a_clip_holds_a_ratio_that_overflows_has_no_gradient(advantage):
+    old_BT, mask_BT, high = torch.zeros(1, 200), torch.ones(1, 200).bool(), 0.2
+    still = {1.0: 1 + high, 0.0: 0.0, -1.0: -3.0}[advantage]
+
+    def gradient(loss):
+        logp_BT = torch.full((1, 200), 94.0, requires_grad=True)
+        found = loss(logp_BT)
+        found.sum().backward()
+        assert torch.equal(found.detach(), torch.full_like(found, -still))
+        return logp_BT.grad
+
+    advantage_BT = torch.full((1, 200), advantage)
+    assert not gradient(lambda logp_BT: dual_clipped_surrogate(logp_BT, old_BT, advantage_BT).loss_BT).any()
+    if advantage >= 0:
+        assert not gradient(lambda logp_BT: clipped_surrogate(logp_BT, old_BT, advantage_BT).loss_BT).any()
+        assert not gradient(
+            lambda logp_BT: (
+                sequence_clipped_surrogate(
+                    logp_BT, old_BT, advantage_BT[:, 0], mask_BT, low=high, high=high, rooted=False
+                ).loss_B
+            )
+        ).any()
+
+
 def test_before_the_first_step_ppo_is_reinforce_bit_for_bit():
     old_logp_BT, advantage_BT = normal(8, 5, seed=1) - 3, normal(8, 5, seed=2)
     ppo_BT, reinforce_BT = old_logp_BT.clone().requires_grad_(), old_logp_BT.clone().requires_grad_()

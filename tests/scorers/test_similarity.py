@@ -95,6 +95,16 @@ def test_a_long_text_is_read_up_to_its_limit(tiny):
     assert not torch.allclose(first, other)
 
 
+def test_an_encoder_that_counts_its_places_from_two_reads_two_fewer(tmp_path):
+    """RoBERTa's table of places has two of its own; a tokenizer that states no limit does not protect it."""
+    sizes = {"hidden_size": 32, "num_attention_heads": 4, "intermediate_size": 48, "max_position_embeddings": 64}
+    tiny_model("roberta", reward=True, **sizes, pad_token_id=0).base_model.save_pretrained(tmp_path)
+    tiny_tokenizer().save_pretrained(tmp_path)
+    reader = load_encoder(str(tmp_path), CPU)
+    assert reader.max_tokens == 62
+    assert bool(torch.isfinite(SimilarityScorer(reader).embed(["ab" * 99])).all())
+
+
 def test_what_is_no_encoder(tmp_path):
     with pytest.raises(ModelError, match="cannot load 'nowhere/encoder'"):
         load_encoder("nowhere/encoder", CPU)

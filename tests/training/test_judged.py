@@ -128,6 +128,13 @@ def test_grades_and_ratings_by_hand():
     assert [one.ranks for one in found] == [(2, 1), (1, 2)]  # for the accuracy
 
 
+def test_scores_between_two_grades_get_the_upper_one():
+    """Means of several people's ratings lie between; no grade must take those on both of its sides."""
+    between = scored(["a", "b", "c", "d"], (1.5, 2.5, 3.5, 4.5))
+    found, _ = said_by([between], Reward(ratings="grades", grades=5))
+    assert [one.target for one in found] == [(1.0, 2.0, 3.0, 4.0)]
+
+
 def test_what_is_judged_apart_and_learned_as_one_is_said():
     about = [RANKED, *(BETTER.model_copy(update={"quality": name}) for name in ("helpful", "harmless", "helpful"))]
     says = "4 by pairs; 1 about no quality, 2 about helpful, 1 about harmless in one score: reward.qualities tells them"

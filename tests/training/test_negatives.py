@@ -12,13 +12,15 @@ from hypothesis import strategies as st
 from plaudit.batch import Needs
 from plaudit.models.load import Machine
 from plaudit.models.network import RewardNetwork
-from plaudit.recipe import Optimiser
-from plaudit.testing.tiny import tiny_model
+from plaudit.recipe import Optimiser, Text
+from plaudit.testing.tiny import tiny_model, tiny_tokenizer
+from plaudit.text import Words
 from plaudit.training.judged import JudgedTokens, judged_batch
 from plaudit.training.learner import ModelLearner
 from plaudit.training.negatives import spoiled, with_negatives
 from plaudit.training.objectives import Said
 
+WORDS = Words(tiny_tokenizer(), Text(), context=64)
 CPU = Machine(device=torch.device("cpu"), bf16=False)
 
 
@@ -58,7 +60,7 @@ def test_what_is_spoiled_is_another_answer(body, seed):
 def test_the_one_that_the_model_likes_best_is_added_as_the_worst():
     items = [item("p", (3, 4, 5, 6, 2), (7, 2)), item("q", (8, 9, 2), (10, 2), (11, 2), ranks=(2, 1, 2))]
     model = learner()
-    found = with_negatives(items, model, 1.0, seed=0)
+    found = with_negatives(items, model, WORDS, 1.0, seed=0)
     assert [one.ranks for one in found] == [(1, 2, 3), (2, 1, 2, 3)]
     for before, after, best in zip(items, found, (0, 1), strict=True):
         assert after.answers[:-1] == before.answers
@@ -76,15 +78,21 @@ def test_the_one_that_the_model_likes_best_is_added_as_the_worst():
         assert all(likes[after.answers[-1]] >= likes[way] - 1e-6 for way in fixed)
 
 
+def test_an_answer_to_another_prompt_is_cut_to_what_the_model_reads():
+    items = [item("p", (3,), (7, 2)), item("q", tuple(range(4, 20)), (10, 2))]
+    found = with_negatives(items, learner(), Words(tiny_tokenizer(), Text(), context=7), 1.0, seed=0)
+    assert found[0].answers[-1] == (4, 5, 6, 7, 8)  # nothing else can be done to one token
+
+
 @pytest.mark.parametrize("said", [Said.THUMB, Said.GRADE, Said.RATING])
 def test_only_comparisons_get_one(said):
     items = [item("p", (3, 4, 5, 2), said=said, ranks=(1,))]
-    assert with_negatives(items, learner(), 1.0, seed=0) == items
+    assert with_negatives(items, learner(), WORDS, 1.0, seed=0) == items
 
 
 def test_the_share_is_drawn_and_the_same_twice():
     items = [item(f"p{n}", (3 + n % 9, 4, 5, 2), (9, 2)) for n in range(60)]
-    once, twice = (with_negatives(items, learner(), 0.3, seed=4) for _ in range(2))
+    once, twice = (with_negatives(items, learner(), WORDS, 0.3, seed=4) for _ in range(2))
     assert once == twice
     assert 8 <= sum(len(one.answers) == 3 for one in once) <= 30
-    assert with_negatives(items, learner(), 0.0, seed=4) == items
+    assert with_negatives(items, learner(), WORDS, 0.0, seed=4) == items

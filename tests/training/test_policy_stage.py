@@ -604,6 +604,43 @@ def test_answers_that_were_cut_can_be_left_out(tmp_path):
     assert 0 < metrics["left_out"] < 16
 
 
+def test_steps_of_what_is_left_are_of_one_size(tmp_path, monkeypatch):
+    """A step of the few answers that are over would weigh them as much as a whole minibatch."""
+    left, sizes = set(), []
+    step = ModelLearner.step
+
+    def watched(learner, part):
+        sizes.append(part.batch.tree.answers)
+        return step(learner, part)
+
+    monkeypatch.setattr(ModelLearner, "step", watched)
+    for seed in range(6):
+        sizes.clear()
+        settings = settings_of(steps=1, algorithm="rloo", drop_cut=True, minibatch=4)
+        (metrics,) = Stage(tmp_path / str(seed), settings, seed=seed).go().metrics()
+        left.add(sum(sizes) % 4)
+        assert sum(sizes) == 16 - metrics["left_out"]
+        assert len(sizes) == math.ceil(sum(sizes) / 4)
+        assert max(sizes) - min(sizes) <= 1
+    assert left - {0}
+
+
+def test_answers_that_failed_or_are_empty_are_never_learned_from():
+    tokens = (3, 4, 2)
+    good = Answer(text="ab", token_ids=tokens, logps=(-1.0,) * 3, ended=Ended.STOPPED, seed=0)
+    failed = dataclasses.replace(good, ended=Ended.FAILED)
+    empty = dataclasses.replace(good, text="", token_ids=(), logps=())
+    group = Group(prompt=PROMPTS[0], context_ids=(1, 5), answers=(good, failed, empty, good))
+    played = Played(
+        groups=(group,), rewards=(1.0, 9.0, 9.0, 0.0), episode=(0, 1, 2, 3), turn=(0,) * 4, texts=("",) * 4, parts={}
+    )
+    network = LanguageNetwork(tiny_model())
+    learner = ModelLearner(network, Optimiser(), steps=1, machine=CPU, micro_tokens=8192)
+    reference = Reference(LanguageNetwork(tiny_model()), adapted=False, machine=CPU, micro_tokens=8192)
+    rollout = rolled_out(learner, reference, played, critic=False)
+    assert rollout.keep_B.tolist() == [True, False, False, True]
+
+
 @pytest.mark.parametrize("name", ["ppg", "sac"])
 def test_what_is_left_out_is_not_learned_from_later_either(tmp_path, name, monkeypatch):
     """PPG's auxiliary phase and SAC's replay hold the answers that were kept, and no others."""
@@ -864,6 +901,13 @@ def test_a_round_of_two_turns_takes_as_many_steps_over_more_answers(tmp_path, mo
     line = stage.go().metrics()[0]
     assert seen == [(16, 3.0), (16, 3.0)]
     assert line["reward"] > 3  # of whole episodes: two turns of up to 6
+
+
+def test_a_horizon_counts_episodes_not_their_turns(tmp_path):
+    """16 episodes of two turns are 32 answers: a horizon of 6 is more than a fifth of the former only."""
+    settings = settings_of(steps=1, algorithm="rloo", kl=Kl(beta=0.1, target=5, horizon=6))
+    environment = FunctionEnvironment(lambda episode: (0.0, "so" if episode.replies == () else None))
+    assert Stage(tmp_path, settings, environment=environment).go().metrics()[0]["beta"] == pytest.approx(0.1)
 
 
 def test_the_ratio_of_an_answer_is_its_root_or_the_whole():

@@ -15,7 +15,7 @@ from plaudit.losses.preference import dpo_loss, ipo_loss
 from plaudit.models.load import Machine
 from plaudit.models.network import LanguageNetwork
 from plaudit.recipe import Kl, Optimiser, Policy, Recipe, Text
-from plaudit.records import Choice, Comment, Comparison, Judgement, Preferred, Prompt, Ranking, Thumb
+from plaudit.records import Choice, Comment, Comparison, Judgement, Preferred, Prompt, Ranking, Scores, Thumb
 from plaudit.runs import Run
 from plaudit.testing.tiny import tiny_model, tiny_tokenizer
 from plaudit.text import Words
@@ -23,6 +23,7 @@ from plaudit.training.learner import ModelLearner
 from plaudit.training.preference_stage import (
     PreferenceBatch,
     PreferenceLoss,
+    mismatched_gain,
     preference_batch,
     preference_items,
     preference_steps,
@@ -59,11 +60,11 @@ SILENT = [judged("go", ["abc", "xyz"], Comparison(preferred=Preferred.TIE)), jud
 
 
 class Stage:
-    def __init__(self, folder, kind, judgements=JUDGED, *, fail_at=None, **changes):
+    def __init__(self, folder, kind, judgements=JUDGED, *, words=WORDS, fail_at=None, **changes):
         self.settings = settings_of(kind, **changes)
         self.recipe = Recipe.model_validate({"world": {}, "save_every": 2})
         self.folder = folder
-        self.items = preference_items(judgements, WORDS, self.settings)
+        self.items = preference_items(judgements, words, self.settings, {})
         self.network = LanguageNetwork(tiny_model())
         steps = preference_steps(len(self.items), self.settings)
         optimiser = self.settings.optimiser
@@ -82,7 +83,7 @@ class Stage:
     def go(self):
         run = Run(self.folder, self.recipe)
         try:
-            train_preference(run, self.learner, self.reference, self.items, self.settings, self.recipe)
+            train_preference(run, self.learner, self.reference, self.items, WORDS, self.settings, self.recipe)
         finally:
             run.close()
         return self
@@ -200,7 +201,7 @@ def test_doubt_mixes_a_judgement_with_its_reverse(kind):
 
 
 def test_the_best_is_desirable_and_the_worst_is_not():
-    items = preference_items([JUDGED[1], JUDGED[3], *THUMBS], WORDS, settings_of("kto"))
+    items = preference_items([JUDGED[1], JUDGED[3], *THUMBS], WORDS, settings_of("kto"), {})
     reference = Reference(LanguageNetwork(tiny_model()), adapted=False, machine=CPU, micro_tokens=8192)
     batch = preference_batch(items, reference)
     # ranks 3 1 2 | the second preferred | a thumb up | a thumb down
@@ -219,13 +220,66 @@ def test_every_split_gives_the_same_sum(kind):
     assert sum(part.denominator for part in parts) == whole.denominator
 
 
+def test_what_is_measured_behind_other_prompts_is_any_of_their_answers(monkeypatch):
+    """A file of pairs has the better answer first; KTO's reference point must not be that of better answers alone."""
+    seen = []
+
+    def watched(texts, names):
+        seen.append(texts)
+        return pack(texts, names)
+
+    monkeypatch.setattr("plaudit.training.preference_stage.pack", watched)
+    stage = Stage(None, "kto", [JUDGED[0], JUDGED[0], JUDGED[1], JUDGED[3]])
+    for seed in range(20):
+        mismatched_gain(stage.learner, stage.reference, stage.items, WORDS, seed)
+    first, again, second, third = (item.answers for item in stage.items)
+    assert first == again
+    behind = [{texts[i][1][0] for texts in seen} for i in range(4)]
+    assert behind == [set(second), set(second), set(third), set(first)]  # the next that has another prompt
+    assert mismatched_gain(stage.learner, stage.reference, stage.items[:2], WORDS, 0) == 0.0  # there is none
+
+
+def test_what_stands_behind_another_prompt_is_cut_to_what_the_model_reads(monkeypatch):
+    words = Words(tiny_tokenizer(), Text(max_prompt_tokens=60), context=64)
+    long, short = judged("a" * 55, ["b", "c"], Ranking(ranks=(1, 2))), judged("d", ["e" * 50, "f" * 50], Choice(best=0))
+    stage = Stage(None, "kto", [long, short], words=words)
+    seen = []
+    forward = stage.learner.forward
+
+    def watched(batch, needs):
+        seen.append(batch.tree)
+        return forward(batch, needs)
+
+    monkeypatch.setattr(stage.learner, "forward", watched)
+    mismatched_gain(stage.learner, stage.reference, stage.items, words, 0)
+    (tree,) = seen
+    assert max(p + max(a) for p, a in zip(tree.prompt_lengths, tree.answer_lengths, strict=True)) == 64
+
+
+def test_people_weigh_what_the_recipe_says():
+    mine = JUDGED[0].model_copy(update={"annotator": "ann"})
+    yours = JUDGED[3].model_copy(update={"annotator": "bob"})
+    items = preference_items([mine, yours], WORDS, settings_of("dpo"), {"ann": 0.25})
+    assert [item.weight for item in items] == [0.25, 1.0]
+    assert len(preference_items([mine, yours], WORDS, settings_of("dpo"), {"ann": 0.0})) == 1
+
+
+def test_a_score_alone_says_nothing_here():
+    """It needs no scale to be left out, and two of them are a pair."""
+    alone = judged("go", ["abc"], Scores(scores=(3.0,)))
+    items = preference_items([JUDGED[0], alone], WORDS, settings_of("dpo"), {})
+    assert [item.name for item in items] == ["a"]
+    also = judged("go", ["xyz"], Scores(scores=(1.0,)))
+    assert len(preference_items([JUDGED[0], alone, also], WORDS, settings_of("dpo"), {})) == 2
+
+
 # --- what it refuses ------------------------------------------------------------------------------------------------
 
 
 def test_judgements_without_an_order_say_nothing():
     with pytest.raises(RecordError, match="none of 2 judgements is for dpo, which needs one answer above another"):
-        preference_items(SILENT, WORDS, settings_of("dpo"))
+        preference_items(SILENT, WORDS, settings_of("dpo"), {})
     with pytest.raises(RecordError, match="kto learns from thumbs"):
-        preference_items(THUMBS, WORDS, settings_of("ipo"))
-    assert len(preference_items([*JUDGED, *THUMBS, *SILENT], WORDS, settings_of("dpo"))) == 4
-    assert len(preference_items([*JUDGED, *THUMBS, *SILENT], WORDS, settings_of("kto"))) == 6
+        preference_items(THUMBS, WORDS, settings_of("ipo"), {})
+    assert len(preference_items([*JUDGED, *THUMBS, *SILENT], WORDS, settings_of("dpo"), {})) == 4
+    assert len(preference_items([*JUDGED, *THUMBS, *SILENT], WORDS, settings_of("kto"), {})) == 6

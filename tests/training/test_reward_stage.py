@@ -305,7 +305,7 @@ def test_spoiled_answers_are_learned_to_be_worse(tmp_path):
     beaten = []
     for network in (plain, wary):
         learner = ModelLearner(network, Reward().optimiser, steps=1, machine=CPU, micro_tokens=8192)
-        attacked = with_negatives(items, learner, 1.0, seed=9)
+        attacked = with_negatives(items, learner, WORDS, 1.0, seed=9)
         scores = iter(learner.forward(judged_batch(attacked), Needs(score=True)).score_B.tolist())
         gaps = []
         for item in attacked:

@@ -23,6 +23,7 @@ from plaudit.training.text_stages import (
     document_tokens,
     text_batch,
     text_loss,
+    texts_beside,
     train_language,
     train_sft,
 )
@@ -74,6 +75,18 @@ def test_text_loss_by_hand():
             total -= float(sum(logits[len(given) - 1 + t, token] for t, token in enumerate(learned)))
     assert text_loss(network, texts, CPU, 8192) == pytest.approx(total / 8, abs=1e-5)
     assert text_loss(network, texts, CPU, 1) == pytest.approx(total / 8, abs=1e-5)
+
+
+def test_texts_beside_a_policy_are_learned_as_the_model_is_not_as_it_samples():
+    """Divided by a sampling temperature, the likelihood of text would be another one's, and pull the model away."""
+    (part,) = texts_beside({"pretraining_loss": (0.5, [((1,), (3, 4, 5), "t"), ((1, 3), (7, 2), "u")])}, 2, 0)(0)
+    found = []
+    for temperature in (1.0, 0.7):
+        outputs = LanguageNetwork(tiny_model(), temperature=temperature).outputs(part.batch.tree, part.loss.needs)
+        found.append(part.loss(outputs, part.batch).metrics["pretraining_loss"])
+        sampled = LanguageNetwork(tiny_model(), temperature=temperature).outputs(part.batch.tree, Needs(logp=True))
+        assert torch.equal(sampled.logp_BT, outputs.logp_BT) == (temperature == 1.0)
+    assert found[0] == found[1]
 
 
 def test_a_language_is_learned(run):

@@ -290,8 +290,8 @@ def whiten(x_BT: Tensor, mask_BT: Tensor, *, shift_mean: bool = True, epsilon: f
     check_mask("mask_BT", mask_BT)
     if not mask_BT.any():
         raise ShapeError("mask_BT selects no token: there is nothing to whiten")
-    x_BT = x_BT.detach()
-    selected_N = x_BT[mask_BT]
+    wide_BT = x_BT.detach().double()  # where all are equal, an fp32 mean's rounding would be blown up
+    selected_N = wide_BT[mask_BT]
     mean = selected_N.mean()
-    white_BT = (x_BT - mean) / (selected_N.var(correction=0) + epsilon).sqrt()
-    return (white_BT if shift_mean else white_BT + mean).masked_fill(~mask_BT, 0.0)
+    white_BT = (wide_BT - mean) / (selected_N.var(correction=0) + epsilon).sqrt()
+    return (white_BT if shift_mean else white_BT + mean).masked_fill(~mask_BT, 0.0).to(x_BT.dtype)

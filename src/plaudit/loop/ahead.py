@@ -13,6 +13,8 @@ from plaudit.recipe import MADE
 from plaudit.scorers import check_references, check_reward, member_folders, scorer_of
 from plaudit.scoring import ByModel
 from plaudit.text import Words
+from plaudit.training.preference_stage import preference_judgements
+from plaudit.tuning import parts_of
 
 __all__ = ["look_ahead", "waits_for_tokens"]
 
@@ -42,6 +44,11 @@ def look_ahead(ground: Ground) -> None:
     if "reward" in left:
         assert recipe.reward is not None
         check_judgements(ground.materials.judgements(), graders, recipe.data.held_out, recipe.reward)
+    if "policy" in left and recipe.policy is not None and parts_of(recipe.policy).update == "judgements":
+        learned = preference_judgements(ground.materials.judgements()[0], recipe.policy, ground.annotators())
+        for words in readers:
+            for one in learned:
+                words.prompt_ids(one.prompt)
     if "sft" in left and not waits_for_tokens(ground):
         check_demonstrations(ground.materials.demonstrations(), readers, recipe.data.held_out)
     if ground.evaluates() and not waits_for_tokens(ground):

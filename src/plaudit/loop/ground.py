@@ -121,6 +121,10 @@ class Ground:
         path = Source(path=str(self.folder / "judgements.jsonl"))
         return held_out(load([path], "judgements", seed=self.recipe.seed), self.recipe.data.held_out)
 
+    def annotators(self) -> dict[str, float]:
+        """Weights of people's judgements, by their name, where the recipe gives any."""
+        return {} if self.recipe.reward is None else self.recipe.reward.annotators
+
     def graders(self) -> dict[str, Scoring]:
         """What the recipe grades answers by, without the model of a reward stage that it does not have."""
         if not self.recipe.scorers:

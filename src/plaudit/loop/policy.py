@@ -53,9 +53,9 @@ def _prefer(ground: Ground, model: Any, words: Words) -> None:
     settings, recipe = ground.recipe.policy, ground.recipe
     assert settings is not None
     network = LanguageNetwork(model)
-    items = preference_items(ground.judgements()[0], words, settings)
+    items = preference_items(ground.judgements()[0], words, settings, ground.annotators())
     learner = _learner(ground, network, settings.optimiser, preference_steps(len(items), settings))
-    train_preference(ground.run, learner, _reference(ground, network), items, settings, recipe)
+    train_preference(ground.run, learner, _reference(ground, network), items, words, settings, recipe)
 
 
 def _climb(ground: Ground, model: Any, words: Words, seed: int) -> None:

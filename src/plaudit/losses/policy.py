@@ -19,6 +19,7 @@ weighed, but not the prefix it came after.
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import torch
@@ -207,7 +208,7 @@ def clipped_surrogate(
 
     Schulman et al. 2017, eq. 7, https://arxiv.org/abs/1707.06347. `high` above `low` is the "clip-higher" of DAPO,
     https://arxiv.org/abs/2503.14476. At ratio 1 its gradient is that of `reinforce_loss`. The ratio is not clamped:
-    one that overflows gives an infinite loss, which the caller must refuse.
+    one that overflows where no clip holds gives an infinite loss, which the caller must refuse.
 
     Args:
         logp_BT: [B, T] log-probabilities of the sampled tokens under the policy being tuned, in nats.
@@ -223,15 +224,7 @@ def clipped_surrogate(
         ShapeError: the shapes differ.
     """
     check_same_shape(logp_BT=logp_BT, old_logp_BT=old_logp_BT, advantage_BT=advantage_BT)
-    advantage_BT = advantage_BT.detach()
-    ratio_BT = (logp_BT - old_logp_BT.detach()).exp()
-    free_BT = ratio_BT * advantage_BT
-    clipped_BT = ratio_BT.clamp(1 - low, 1 + high) * advantage_BT
-    return Surrogate(
-        loss_BT=-torch.minimum(free_BT, clipped_BT),
-        ratio_BT=ratio_BT.detach(),
-        held_BT=clipped_BT.detach() < free_BT.detach(),
-    )
+    return Surrogate(*_clipped(logp_BT - old_logp_BT.detach(), advantage_BT.detach(), low, high))
 
 
 def dual_clipped_surrogate(
@@ -269,11 +262,20 @@ def dual_clipped_surrogate(
     """
     if not bound > 1 + high:
         raise RecipeError(f"bound must be above 1 + high = {1 + high}, got {bound}")
-    inner = clipped_surrogate(logp_BT, old_logp_BT, advantage_BT, low=low, high=high)
-    advantage_BT = advantage_BT.detach()
-    beyond_BT = (advantage_BT < 0) & (inner.ratio_BT > bound)
-    loss_BT = torch.where(beyond_BT, -bound * advantage_BT, inner.loss_BT)
-    return Surrogate(loss_BT, inner.ratio_BT, inner.held_BT | beyond_BT)
+    check_same_shape(logp_BT=logp_BT, old_logp_BT=old_logp_BT, advantage_BT=advantage_BT)
+    return Surrogate(*_clipped(logp_BT - old_logp_BT.detach(), advantage_BT.detach(), low, high, bound))
+
+
+def _clipped(
+    log_ratio: Tensor, advantage: Tensor, low: float, high: float, bound: float = math.inf
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Loss, ratio and where a clip holds; there, and without an advantage, a ratio that overflows leaves no NaN."""
+    ratio = log_ratio.detach().exp()
+    still = ratio.clamp(1 - low, 1 + high)
+    beyond = (advantage < 0) & (ratio > bound)
+    held = (still * advantage < ratio * advantage) | beyond
+    free = log_ratio.masked_fill(held | (advantage == 0), 0.0).exp()
+    return -torch.where(held, still.masked_fill(beyond, bound), free) * advantage, ratio, held
 
 
 def sequence_ratio(logp_BT: Tensor, old_logp_BT: Tensor, mask_BT: Tensor, *, rooted: bool = True) -> Tensor:
@@ -296,10 +298,14 @@ def sequence_ratio(logp_BT: Tensor, old_logp_BT: Tensor, mask_BT: Tensor, *, roo
     Raises:
         ShapeError: the shapes differ, the mask is not boolean, or a row of it selects nothing.
     """
+    return _answers_log_ratio(logp_BT, old_logp_BT, mask_BT, rooted=rooted).exp()
+
+
+def _answers_log_ratio(logp_BT: Tensor, old_logp_BT: Tensor, mask_BT: Tensor, *, rooted: bool) -> Tensor:
     check_same_shape(logp_BT=logp_BT, old_logp_BT=old_logp_BT, mask_BT=mask_BT)
     total_B = masked_sum(logp_BT - old_logp_BT.detach(), mask_BT)
     check_rows("mask_BT", mask_BT)
-    return (total_B / mask_BT.sum(-1)).exp() if rooted else total_B.exp()
+    return total_B / mask_BT.sum(-1) if rooted else total_B
 
 
 def sequence_clipped_surrogate(
@@ -336,15 +342,12 @@ def sequence_clipped_surrogate(
     Raises:
         ShapeError: the shapes differ, the mask is not boolean, or a row of it selects nothing.
     """
-    ratio_B = sequence_ratio(logp_BT, old_logp_BT, mask_BT, rooted=rooted)
-    if advantage_B.shape != ratio_B.shape:
+    log_ratio_B = _answers_log_ratio(logp_BT, old_logp_BT, mask_BT, rooted=rooted)
+    if advantage_B.shape != log_ratio_B.shape:
         raise ShapeError(
             f"advantage_B {tuple(advantage_B.shape)} must hold one for each row of mask_BT {tuple(mask_BT.shape)}"
         )
-    advantage_B = advantage_B.detach()
-    free_B = ratio_B * advantage_B
-    clipped_B = ratio_B.clamp(1 - low, 1 + high) * advantage_B
-    return SequenceSurrogate(-torch.minimum(free_B, clipped_B), ratio_B.detach(), (clipped_B < free_B).detach())
+    return SequenceSurrogate(*_clipped(log_ratio_B, advantage_B.detach(), low, high))
 
 
 def entropy(logp_BTV: Tensor) -> Tensor:

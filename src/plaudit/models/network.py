@@ -134,7 +134,8 @@ class LanguageNetwork(Network):
         critic: gives `Outputs.value_BT`.
         auxiliary: gives `Outputs.auxiliary_BT`, from the policy's own trunk, whose training it is a means of.
         twins: give `Outputs.q_BTVQ` and `Outputs.slow_q_BTVQ`.
-        temperature: logits are divided by it wherever log-probabilities are taken, as in sampling.
+        temperature: logits are divided by it wherever log-probabilities are taken, as in sampling, but for needs that
+            are `untempered`.
     """
 
     def __init__(
@@ -169,7 +170,7 @@ class LanguageNetwork(Network):
                 self._logits,
                 hidden_ND[tree.source_BT()[mask_BT]],
                 tree.token_BT[mask_BT],
-                temperature=self.temperature,
+                temperature=1.0 if needs.untempered else self.temperature,
                 vocabulary=self.model.config.get_text_config().vocab_size,
                 entropy=needs.entropy,
                 support=tree.support,

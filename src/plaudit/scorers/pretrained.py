@@ -15,7 +15,7 @@ from torch import Tensor
 from transformers import AutoTokenizer
 
 from plaudit.errors import ModelError
-from plaudit.models.load import Machine
+from plaudit.models.load import Machine, context_of
 
 __all__ = ["Reader", "load_reader"]
 
@@ -93,9 +93,7 @@ def load_reader(
     missing = sorted(name for name in info["missing_keys"] if not name.startswith(spare))
     if missing:
         raise ModelError(f"{path!r} lacks weights, which would be random: {', '.join(missing[:3])}")
-    limits = [max_tokens, tokenizer.model_max_length]
-    positions = getattr(model.config.get_text_config(), "max_position_embeddings", None)
-    limits += [int(positions)] if positions else []
+    limits = [max_tokens, tokenizer.model_max_length, context_of(model.config) or max_tokens]
     return Reader(
         path=path,
         model=model.to(machine.device).eval(),

@@ -300,7 +300,7 @@ def _numbers(
         mean, sd = spread
         return Said.RATING, tuple((score - mean) / sd for score in _in_scale(judgement, verdict))
     last = settings.grades - 1
-    return Said.GRADE, tuple(float(round(last * score)) for score in _in_scale(judgement, verdict))
+    return Said.GRADE, tuple(float(math.floor(last * score + 0.5)) for score in _in_scale(judgement, verdict))
 
 
 def _in_scale(judgement: Judgement, verdict: Scores) -> list[float]:

@@ -14,6 +14,7 @@ import numpy as np
 
 from plaudit.batch import Needs
 from plaudit.seeds import derive
+from plaudit.text import Words
 from plaudit.training.judged import JudgedTokens, judged_batch
 from plaudit.training.learner import ModelLearner
 from plaudit.training.objectives import COMPARED, own_score
@@ -42,12 +43,15 @@ def spoiled(answer: Sequence[int], other: Sequence[int], seed: int) -> list[tupl
     return [way for way in dict.fromkeys(ways) if way and way != answer]
 
 
-def with_negatives(items: Sequence[JudgedTokens], learner: ModelLearner, share: float, seed: int) -> list[JudgedTokens]:
+def with_negatives(
+    items: Sequence[JudgedTokens], learner: ModelLearner, words: Words, share: float, seed: int
+) -> list[JudgedTokens]:
     """Some of the judgements with one answer more, the worst: a spoiled one that the model likes best now.
 
     Args:
         items: a minibatch.
         learner: the reward model as it is.
+        words: its tokenizer, which says how much it reads.
         share: of the comparisons to which one is added, drawn by the seed.
         seed: of this step.
     """
@@ -59,7 +63,7 @@ def with_negatives(items: Sequence[JudgedTokens], learner: ModelLearner, share: 
     for i in chosen:
         best = items[i].answers[items[i].ranks.index(1)]
         others = [one.answers[0] for k, one in enumerate(items) if k != i and one.name != items[i].name]
-        other = others[i % len(others)] if others else ()
+        other = others[i % len(others)][: words.room_behind(items[i].prompt)] if others else ()
         found = [way for way in spoiled(best, other, derive(seed, "order", i)) if way not in items[i].answers]
         ways.append(found)
     chosen = [i for i, found in zip(chosen, ways, strict=True) if found]

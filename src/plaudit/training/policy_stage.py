@@ -6,6 +6,7 @@ Shape letters:  B answers   T tokens   P prompts
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
 import statistics
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -84,7 +85,7 @@ class PolicyMemory:
         """Learn from a round."""
         kl_B = masked_sum(rollout.kl_BT, rollout.tree.mask_BT)
         kl, stop = float(masked_sum(rollout.drift_BT, rollout.tree.mask_BT).mean()), self.settings.kl.stop
-        self.controller = self.controller.update(kl, len(kl_B))
+        self.controller = self.controller.update(kl, rollout.episodes)
         discount = self.settings.turn_discount
         return_B = rollout.still_earned(rollout.score_B - beta * kl_B, discount=discount)
         self.running = self.running.update(return_B[: rollout.episodes])
@@ -302,14 +303,16 @@ class PolicyStage:
     def _minibatches(self, batch: PolicyBatch, step: int) -> Iterator[PolicyBatch]:
         """The batch, or parts of it, as often as there are epochs; further turns make no further steps."""
         answers, planned = batch.tree.answers, self.settings.updates_per_round // self.settings.epochs
-        size = min(max(self.settings.answers_per_step, math.ceil(answers / planned)), answers)
+        parts = min(planned, math.ceil(answers / self.settings.answers_per_step))
+        # all of one size: where answers were left out, a step of the few that are over would weigh them many times
+        cuts = [answers * part // parts for part in range(parts + 1)]
         for epoch in range(self.settings.epochs):
-            if size == answers:
+            if parts == 1:
                 yield batch
                 continue
             order = group_order(batch.tree, derive(self.seed, "minibatch", step, epoch))
-            for start in range(0, answers, size):
-                yield select(batch, order[start : start + size])
+            for start, end in itertools.pairwise(cuts):
+                yield select(batch, order[start:end])
 
 
 def train_policy(run: Run, stage: PolicyStage, recipe: Recipe) -> None:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -29,9 +29,9 @@ from plaudit.runs import Run
 from plaudit.runs.progress import say
 from plaudit.seeds import derive
 from plaudit.text import Words
-from plaudit.training.judged import JudgedTokens, judged_tokens
+from plaudit.training.judged import JudgedTokens, gathered, judged_tokens, said_by
 from plaudit.training.learner import Learner, Part
-from plaudit.training.objectives import TextBatch
+from plaudit.training.objectives import Said, TextBatch
 from plaudit.training.rollouts import Reference
 from plaudit.training.stage import minibatch_indices, run_steps
 from plaudit.tuning import Policy
@@ -39,8 +39,10 @@ from plaudit.tuning import Policy
 __all__ = [
     "PreferenceBatch",
     "PreferenceLoss",
+    "mismatched_gain",
     "preference_batch",
     "preference_items",
+    "preference_judgements",
     "preference_steps",
     "train_preference",
 ]
@@ -139,25 +141,58 @@ class PreferenceLoss:
         )
 
 
-def preference_items(judgements: Sequence[Judgement], words: Words, settings: Policy) -> list[JudgedTokens]:
-    """The judgements that the loss can learn from: those that order answers, and for KTO thumbs.
+def preference_judgements(
+    judgements: Sequence[Judgement], settings: Policy, annotators: Mapping[str, float]
+) -> list[Judgement]:
+    """Those that the loss can learn from: that order answers, and for KTO thumbs.
+
+    Args:
+        judgements: what people said.
+        settings: the stage's.
+        annotators: weights of people's judgements, by their name; 1 where nothing is said.
 
     Raises:
         RecordError: there is none.
     """
     kind = settings.preference.loss
-    told = Reward(rankings="pairs", choices="pairs", ties=False, label_smoothing=settings.preference.label_smoothing)
-    items, mix = judged_tokens(judgements, words, told)
-    kept = [item for item in items if len(set(item.ranks)) > 1 or (kind == "kto" and item.said.words == "thumb")]
+    found, mix = said_by(judgements, _reading(settings, annotators))
+    kept = [one.judgement for one in found if len(set(one.ranks)) > 1 or (kind == "kto" and one.said is Said.THUMB)]
     if not kept:
         thumbs = "; kto learns from thumbs" if kind != "kto" else ""
         raise RecordError(
             f"policy: none of {len(judgements)} judgements is for {kind}, which needs one answer above another "
             f"({mix.describe()}){thumbs}"
         )
-    left = f"; {len(items) - len(kept)} left out: no answer above another" if len(kept) < len(items) else ""
-    say(f"policy: {len(kept)} judgements for {kind}{left}")
     return kept
+
+
+def preference_items(
+    judgements: Sequence[Judgement], words: Words, settings: Policy, annotators: Mapping[str, float]
+) -> list[JudgedTokens]:
+    """`preference_judgements` as tokens.
+
+    Raises:
+        RecordError: nothing says which answer is better.
+        TextError: a prompt is too long.
+    """
+    kept = preference_judgements(judgements, settings, annotators)
+    out = len(gathered(judgements)) - len(kept)
+    left = f"; {out} left out: no answer above another" if out else ""
+    say(f"policy: {len(kept)} judgements for {settings.preference.loss}{left}")
+    return judged_tokens(kept, words, _reading(settings, annotators))[0]
+
+
+def _reading(settings: Policy, annotators: Mapping[str, float]) -> Reward:
+    """How judgements are read here: all that order answers, as pairs."""
+    smoothing = settings.preference.label_smoothing
+    return Reward(
+        rankings="pairs",
+        choices="pairs",
+        ratings="pairs",
+        ties=False,
+        label_smoothing=smoothing,
+        annotators=dict(annotators),
+    )
 
 
 def preference_steps(items: int, settings: Policy) -> int:
@@ -170,6 +205,7 @@ def train_preference(
     learner: Learner,
     reference: Reference,
     items: Sequence[JudgedTokens],
+    words: Words,
     settings: Policy,
     recipe: Recipe,
 ) -> None:
@@ -192,7 +228,8 @@ def train_preference(
         chosen = [items[i] for i in places]
         loss = cold
         if preference.loss == "kto":
-            loss = dataclasses.replace(loss, reference=_cold_gain(learner, reference, chosen))
+            gain = mismatched_gain(learner, reference, chosen, words, derive(seed, "mismatched", step))
+            loss = dataclasses.replace(loss, reference=gain)
         return learner.step(Part(preference_batch(chosen, reference), loss))
 
     run_steps(run, "policy", learner, steps, body, save_every=recipe.save_every)
@@ -201,7 +238,7 @@ def train_preference(
 def preference_batch(chosen: Sequence[JudgedTokens], reference: Reference) -> PreferenceBatch:
     """Judgements as one packed batch, with what the reference says of their answers."""
     tree = pack([(item.prompt, item.answers) for item in chosen], names=[item.name for item in chosen])
-    thumbs = [item.said.words == "thumb" for item in chosen]
+    thumbs = [item.said is Said.THUMB for item in chosen]
     up = [
         bool(target) if thumb else rank == min(item.ranks)
         for item, thumb in zip(chosen, thumbs, strict=True)
@@ -227,13 +264,23 @@ def _log_probability(reference: Reference, tree: TokenTree) -> Tensor:
     return masked_sum(reference.logp_BT(TextBatch(tree=tree)).cpu(), tree.mask_BT)
 
 
-def _cold_gain(learner: Learner, reference: Reference, chosen: Sequence[JudgedTokens]) -> float:
-    """KTO's z0: how much likelier than the reference the policy finds answers that belong to somebody else's prompt."""
-    if len(chosen) < 2:
+def mismatched_gain(
+    learner: Learner, reference: Reference, chosen: Sequence[JudgedTokens], words: Words, seed: int
+) -> float:
+    """KTO's z0: how much likelier than the reference the policy finds answers that belong to somebody else's prompt.
+
+    Behind each prompt stands an answer of the next judgement that has another prompt; which of its answers, the seed
+    says, for in a file of pairs the first is the better one always.
+    """
+    names, texts = [], []
+    for i, one in enumerate(chosen):
+        other = next((other for other in (*chosen[i + 1 :], *chosen[:i]) if other.prompt != one.prompt), None)
+        if other is not None:
+            answer = other.answers[derive(seed, i) % len(other.answers)]
+            names.append(one.name)
+            texts.append((one.prompt, [answer[: words.room_behind(one.prompt)]]))
+    if not texts:
         return 0.0
-    mixed = pack(
-        [(one.prompt, other.answers[:1]) for one, other in zip(chosen, [*chosen[1:], chosen[0]], strict=True)],
-        names=[one.name for one in chosen],
-    )
+    mixed = pack(texts, names)
     said_B = masked_sum(learner.forward(TextBatch(tree=mixed), Needs(logp=True)).logp_BT.cpu(), mixed.mask_BT)
     return float(kto_reference(said_B, _log_probability(reference, mixed)))

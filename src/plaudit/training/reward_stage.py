@@ -109,7 +109,7 @@ def train_reward(
         places = minibatch_indices(len(items), settings.minibatch, step, seed=seed, opening=opening)
         chosen = [items[i] for i in places]
         if settings.negatives:
-            chosen = with_negatives(chosen, learner, settings.negatives, derive(seed, "negatives", step))
+            chosen = with_negatives(chosen, learner, words, settings.negatives, derive(seed, "negatives", step))
         with torch.random.fork_rng():  # dropout is the only draw
             torch.manual_seed(derive(seed, "dropout", step))
             metrics = learner.step(Part(judged_batch(chosen, length), loss), adversary=settings.adversary)

@@ -172,24 +172,32 @@ def rolled_out(
 ) -> Rollout:
     """Put the groups into tensors: the sampler's log-probabilities *are* the old ones.
 
+    Episodes with an answer that failed, or that has no token, are not to be kept.
+
     Where top-p left tokens out, all are taken among the rest, as the sampler's are (`batch.Support`).
     """
     groups = played.groups
+    answers = [answer for group in groups for answer in group.answers]
+    failed = {
+        episode
+        for episode, answer in zip(played.episode, answers, strict=True)
+        if answer.ended is Ended.FAILED or not answer.token_ids
+    }
     tree = pack(
         [(group.context_ids, [answer.token_ids for answer in group.answers]) for group in groups],
         names=[group.prompt.id for group in groups],
-        support=_support([answer for group in groups for answer in group.answers]),
+        support=_support(answers),
     )
     batch = TextBatch(tree=tree)
     whole = None if tree.support is None else TextBatch(tree=dataclasses.replace(tree, support=None))
     mask_BT = tree.mask_BT
-    logps = torch.tensor([logp for group in groups for answer in group.answers for logp in answer.logps])
+    logps = torch.tensor([logp for answer in answers for logp in answer.logps])
     old_logp_BT = torch.zeros(mask_BT.shape).masked_scatter(mask_BT, logps)
     score_B = torch.tensor(played.rewards)
     return Rollout(
         tree=tree,
         score_B=score_B,
-        keep_B=torch.ones_like(score_B, dtype=torch.bool),
+        keep_B=torch.tensor([episode not in failed for episode in played.episode]),
         old_logp_BT=old_logp_BT,
         ref_logp_BT=reference.logp_BT(batch).cpu(),
         value_BT=learner.forward(batch, Needs(value=True)).value_BT.cpu() if critic else torch.zeros_like(old_logp_BT),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 
-from plaudit.batch import pack
+from plaudit.batch import Needs, pack
 from plaudit.errors import RecordError
 from plaudit.models.load import Machine
 from plaudit.models.network import LanguageNetwork
@@ -139,7 +139,7 @@ def texts_beside(
         return [
             Part(
                 text_batch([texts[i] for i in minibatch_indices(len(texts), size, number, seed=derive(seed, name))]),
-                LanguageLoss(name=name),
+                LanguageLoss(Needs(logp=True, untempered=True), name),
                 weight,
             )
             for name, (weight, texts) in terms.items()
