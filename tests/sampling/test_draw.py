@@ -9,7 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from plaudit.sampling.draw import draw, keep_top, uniforms
+from plaudit.sampling.draw import draw, keep_top, passed, uniforms
 
 quick = settings(deadline=None, max_examples=60, derandomize=True)
 P = torch.tensor([[0.15, 0.5, 0.05, 0.3]])
@@ -68,6 +68,16 @@ def test_a_token_is_drawn_that_can_come(logits, uniform):
     token_S, logp_S, _ = draw(logits_SV, torch.tensor([uniform]), temperature=0.7)
     assert torch.isfinite(logp_S).all()
     torch.testing.assert_close(logp_S, (logits_SV / 0.7).log_softmax(-1)[:, token_S[0]])
+
+
+@pytest.mark.parametrize(
+    ("level", "token"), [(0.2, 1), (0.5, 4), (0.49999997, 1), (0.50000003, 4), (0.99999994, 4), (1.0, 4)]
+)
+def test_rounding_in_sums_side_by_side_draws_no_token_that_cannot_come(level, token):
+    """As a GPU may add: the sum rises at token 2, which has no probability, and falls again at 3."""
+    chance_SV = torch.tensor([[0.0, 0.5, 0.0, 0.0, 0.5, 0.0]])
+    reach_SV = torch.tensor([[0.0, 0.5, 0.50000006, 0.5, 1.0, 1.0]])
+    assert passed(torch.tensor([level]), reach_SV, chance_SV).tolist() == [token]
 
 
 def test_uniform_numbers_belong_to_their_seed():

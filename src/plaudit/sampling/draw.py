@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-__all__ = ["Drawn", "draw", "keep_top", "uniforms"]
+__all__ = ["Drawn", "draw", "keep_top", "passed", "uniforms"]
 
 
 class Drawn(NamedTuple):
@@ -51,11 +51,34 @@ def draw(logits_SV: Tensor, uniform_S: Tensor, *, temperature: float, top_p: flo
     logp_SV = (logits_SV / temperature).log_softmax(-1)
     if top_p < 1:
         logp_SV = keep_top(logp_SV, top_p)
-    reach_SV = logp_SV.exp().cumsum(-1)
-    level_S1 = uniform_S[:, None] * reach_SV[:, -1:]
-    token_S = torch.searchsorted(reach_SV, level_S1, right=True).squeeze(1).clamp(max=reach_SV.shape[1] - 1)
+    chance_SV = logp_SV.exp()
+    reach_SV = chance_SV.cumsum(-1)
+    token_S = passed(uniform_S * reach_SV[:, -1], reach_SV, chance_SV)
     support_SV = logp_SV > float("-inf") if top_p < 1 else None
     return Drawn(token_S, logp_SV.gather(1, token_S[:, None]).squeeze(1), support_SV)
+
+
+def passed(level_S: Tensor, reach_SV: Tensor, chance_SV: Tensor) -> Tensor:
+    """The token at which a cumulative sum passes a level, always one that can come.
+
+    Sums that are made side by side, as on a GPU, may rise or fall by rounding at a token without probability; then it
+    is the next one that has some.
+
+    Args:
+        level_S: [S] between 0 and the last sum.
+        reach_SV: [S, V] cumulative sums of the probabilities.
+        chance_SV: [S, V] the probabilities.
+
+    Returns:
+        int64 [S].
+    """
+    token_S1 = torch.searchsorted(reach_SV, level_S[:, None], right=True).clamp(max=reach_SV.shape[1] - 1)
+    lost_S1 = chance_SV.gather(1, token_S1) == 0
+    if lost_S1.any():
+        count_SV = (chance_SV > 0).cumsum(-1)
+        next_S1 = torch.minimum(count_SV.gather(1, token_S1) + 1, count_SV[:, -1:])
+        token_S1 = torch.where(lost_S1, torch.searchsorted(count_SV, next_S1), token_S1)
+    return token_S1.squeeze(1)
 
 
 def keep_top(logp_SV: Tensor, top_p: float) -> Tensor:
