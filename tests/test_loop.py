@@ -339,6 +339,17 @@ def test_two_processes_do_not_share_a_folder(tiny_road, tmp_path):
     held.close()
 
 
+def test_fresh_drops_nothing_before_the_new_recipe_is_known_to_work(own_road, tmp_path, no_report):
+    folder = tmp_path / "run"
+    loop.run(recipe_from(own_road(reward=None, policy=None, language=None)), folder)
+    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    wrong = own_road(reward=None, policy=None)
+    wrong["data"]["demonstrations"] = [{"path": str(tmp_path / "nofile.jsonl")}]
+    with pytest.raises(PlauditError, match=r"nofile\.jsonl: no such file"):
+        loop.run(recipe_from(wrong), folder, fresh=True)
+    assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
+
+
 def test_fresh_drops_the_run_and_nothing_else(own_road, tmp_path, no_report):
     folder = tmp_path / "run"
     loop.run(recipe_from(own_road(reward=None, policy=None, language=None)), folder)

@@ -177,6 +177,25 @@ def test_contradictions_come_together():
         assert says in found
 
 
+def test_a_setting_that_stands_twice_is_no_recipe(tmp_path):
+    path = tmp_path / "twice.yaml"
+    path.write_text("world: {}\npolicy: {steps: 1}\nseed: 3\npolicy: {epochs: 2}\n")
+    with pytest.raises(RecipeError, match=r"(?s)policy stands there twice, first in line 2.*line 4"):
+        load_recipe(path)
+    path.write_text("world: {}\nlanguage: {steps: 1, steps: 2}\n")
+    with pytest.raises(RecipeError, match="steps stands there twice"):
+        load_recipe(path)
+    with pytest.raises(RecipeError, match="beta stands there twice"):
+        override({}, ["policy.kl={beta: 1, beta: 2}"])
+
+
+def test_a_value_of_another_kind_is_told_in_the_words_of_a_recipe():
+    found = problems({**OWN, "data": {"prompts": "p.jsonl", "judgements": [{"pat": "j.jsonl"}]}, "policy": 3})
+    assert "data.prompts: needs a list, such as [{path: p.jsonl}], found 'p.jsonl'" in found
+    assert "unknown setting data.judgements.0.pat (did you mean data.judgements.0.path?)" in found
+    assert "policy: needs settings of its own, `setting: value`, found 3" in found
+
+
 def test_an_infinite_number_is_no_setting():
     assert "policy.kl.beta" in problems(WORLD | {"reward": {}, "policy": {"kl": {"beta": float("inf")}}})
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import math
 from collections.abc import Callable
@@ -18,10 +19,12 @@ from plaudit.recipe import Sampling, Text, recipe_from
 from plaudit.records import Prompt
 from plaudit.scorers import load_scorer
 from plaudit.scorers.ensemble import save_ensemble
+from plaudit.scoring import ByFunction, ByLength
 from plaudit.tasks import (
     Chat,
     evaluate_reward,
     export,
+    label_file,
     sample_file,
     score_file,
     show_reward_evaluation,
@@ -180,7 +183,7 @@ def judged_file(path: Path) -> Path:
 
 
 def trusted(run: Path, files: list[Path], out: Path, **options: Any) -> dict[str, Any]:
-    given: dict[str, Any] = {"answers": None, "by": ("subset",), "probes": 4, "cut_prompts": False, "skip_bad": False}
+    given: dict[str, Any] = {"answers": None, "by": (), "probes": 4, "cut_prompts": False, "skip_bad": False}
     return evaluate_reward(run / "reward-model", files, out, **given | options)
 
 
@@ -223,6 +226,94 @@ def test_a_long_prompt_is_refused_or_cut(run, tmp_path):
         trusted(run, [file], tmp_path / "out")
     assert not (tmp_path / "out").exists()
     assert trusted(run, [file], tmp_path / "out", cut_prompts=True)["pairs"] == 1
+    assert score_file(run / "reward-model", file, tmp_path / "s.jsonl", cut_prompts=True) == 2
+    sampling = Sampling(max_tokens=3)
+    with pytest.raises(TextError, match=r"raise that, or set text\.cut_prompts \(--cut-prompts\) to read its end"):
+        sample_file(run / "policy", file, tmp_path / "x.jsonl", sampling=sampling, answers=1, seed=0)
+    assert sample_file(
+        run / "policy", file, tmp_path / "x.jsonl", sampling=sampling, answers=1, seed=0, cut_prompts=True
+    )
+
+
+def test_a_column_that_no_row_has_splits_nothing(run, tmp_path):
+    file = write(tmp_path / "j.jsonl", {"prompt": "say 1", "chosen": "1.", "rejected": "2.", "topic": "numbers"})
+    assert trusted(run, [file], tmp_path / "out", by=("topic", "annotator"))["pairs"] == 1
+    with pytest.raises(RecordError, match="--by topik: no row has such a column"):
+        trusted(run, [file], tmp_path / "out", by=("topik",))
+
+
+def test_what_is_read_is_never_written_over(run, tmp_path):
+    prompts = write(tmp_path / "p.jsonl", {"prompt": "say 1"})
+    with pytest.raises(RecordError, match=r"p\.jsonl is the file that is read: name another"):
+        sample_file(run / "policy", prompts, tmp_path / "x" / ".." / "p.jsonl", sampling=Sampling(), answers=1, seed=0)
+    answers = write(tmp_path / "a.jsonl", {"prompt": "say 1", "chosen": "1.", "rejected": "2."})
+    before = answers.read_bytes()
+    with pytest.raises(RecordError, match="is the file that is read"):
+        score_file(run / "reward-model", answers, answers)
+    with pytest.raises(RecordError, match="is the file that is read"):
+        label_file(answers, answers, {"length": ByLength(kind="length", target=3)})
+    assert answers.read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("out", "says"),
+    [
+        ("folder", "is a folder: name a file"),
+        ("x.csv", r"what is written are JSON lines, which a \.csv file does not hold"),
+        ("file/x.jsonl", "cannot be written: (Not a directory|File exists)"),
+    ],
+)
+def test_where_nothing_can_be_written_is_found_before_the_work(run, tmp_path, out, says):
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "file").write_text("")
+    answers = write(tmp_path / "a.jsonl", {"prompt": "say 1", "chosen": "1.", "rejected": "2."})
+    with pytest.raises(RecordError, match=says):
+        score_file(tmp_path / "no model", answers, tmp_path / out)
+
+
+def test_lines_are_gzipped_where_their_name_says_so(run, tmp_path):
+    sampled_to, scored_to = tmp_path / "s.jsonl.gz", tmp_path / "scores.jsonl.gz"
+    prompts = write(tmp_path / "p.jsonl", {"prompt": "say 1"})
+    sample_file(run / "policy", prompts, sampled_to, sampling=Sampling(max_tokens=6), answers=2, seed=0)
+    assert score_file(run / "reward-model", sampled_to, scored_to) == 2
+    labels = tmp_path / "labels.jsonl.gz"
+    label_file(sampled_to, labels, {"length": ByLength(kind="length", target=3)}, gives="scores")
+    for file in (sampled_to, scored_to, labels):
+        assert gzip.decompress(file.read_bytes()).decode().endswith("}\n")
+
+
+def test_a_broken_line_of_what_was_sampled_is_named(run, tmp_path):
+    file = tmp_path / "s.jsonl"
+    sampled(run, file)
+    file.write_bytes(file.read_bytes() + b'{"prompt": "half')
+    with pytest.raises(RecordError, match=r"cannot read answers:\n.*s\.jsonl:5: not JSON"):
+        score_file(run / "reward-model", file, tmp_path / "out.jsonl")
+
+
+def test_labels_that_were_interrupted_are_gone_on_with_for_the_same_answers_only(run, tmp_path, capsys):
+    """And for the same function: what it said before its file changed is not its judgement."""
+    rows = [{"prompt": f"q{n}", "chosen": "a", "rejected": "bb"} for n in range(60)]
+    answers, code, out = write(tmp_path / "a.jsonl", *rows), tmp_path / "fn.py", tmp_path / "out.jsonl"
+    scorers = {"f": ByFunction(kind="function", path=f"{code}:f")}
+
+    def falls_at(last, sign):
+        code.write_text(
+            f"def f(prompt, answer):\n    assert prompt.text != 'q{last}'\n    return {sign} * len(answer)\n"
+        )
+
+    falls_at(50, 1)
+    with pytest.raises(PlauditError):
+        label_file(answers, out, scorers)
+    falls_at("none", -1)
+    assert label_file(answers, out, scorers) == 60
+    assert {tuple(row["verdict"]["ranks"]) for row in read(out)} == {(1, 2)}
+    falls_at(50, 1)
+    with pytest.raises(PlauditError):
+        label_file(answers, out, scorers)
+    shorter = write(answers, *rows[10:40])
+    assert "going on behind 32 judgements" in capsys.readouterr().err
+    assert label_file(shorter, out, scorers) == 30
+    assert "going on" not in capsys.readouterr().err
 
 
 def test_one_answer_a_prompt_has_no_best(run, tmp_path):

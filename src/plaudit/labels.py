@@ -17,9 +17,10 @@ from pathlib import Path
 from typing import Literal
 
 from plaudit.errors import NumberError, RecordError
+from plaudit.reading.writing import write_bytes
 from plaudit.records import Comparison, Group, Judgement, Prompt, Ranking
 from plaudit.records import Scores as ScoresVerdict
-from plaudit.runs.progress import progress
+from plaudit.runs.progress import progress, say
 from plaudit.scorers.judge import ChatJudge, Opinion
 from plaudit.scorers.seam import Scorer
 
@@ -84,7 +85,7 @@ class Journal:
 
 @contextmanager
 def journal(out: Path, *purpose: object) -> Iterator[Journal]:
-    """A journal that becomes the file `out` when all went well, in place of what was there.
+    """A journal that becomes the file `out` when all went well, in place of what was there; gzipped as its name says.
 
     Args:
         out: the wanted file.
@@ -94,11 +95,18 @@ def journal(out: Path, *purpose: object) -> Iterator[Journal]:
     aside = out.with_name(f".{out.name}.{digest}.writing")
     out.parent.mkdir(parents=True, exist_ok=True)
     opened = Journal(aside)
+    if opened.lines:
+        say(f"{out}: going on behind {opened.lines} judgements of a call that was interrupted")
     try:
         yield opened
-    finally:
+    except BaseException:
         opened.close()
-    aside.replace(out)
+        if not opened.lines:  # there is nothing to go on with
+            aside.unlink()
+        raise
+    opened.close()
+    write_bytes(out, aside.read_bytes())
+    aside.unlink()
 
 
 def score_answers(

@@ -492,9 +492,11 @@ def load_recipe(path: Path, changes: Sequence[str] = ()) -> Recipe:
         RecipeError: lists every unknown or wrong setting at once.
     """
     try:
-        given = yaml.safe_load(path.read_text(encoding="utf-8"))
+        given = read_yaml(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise RecipeError(f"{path}: no such recipe; `plaudit init` writes one") from error
+    except OSError as error:
+        raise RecipeError(f"{path}: cannot be read as a recipe: {error.strerror}") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise RecipeError(f"{path}: not a YAML file: {error}") from error
     if given is None:
@@ -502,6 +504,28 @@ def load_recipe(path: Path, changes: Sequence[str] = ()) -> Recipe:
     if not isinstance(given, dict):
         raise RecipeError(f"{path}: a recipe holds `setting: value` lines, found a {type(given).__name__}")
     return recipe_from(_expanded(override(given, changes), str(path)), where=str(path))
+
+
+def read_yaml(text: str) -> Any:
+    """What YAML says; a name that stands twice in one section is an error, where YAML's readers take the last.
+
+    Raises:
+        yaml.YAMLError: it is not YAML, or a name stands twice.
+    """
+    return yaml.load(text, Loader=_OnceLoader)
+
+
+class _OnceLoader(yaml.SafeLoader):
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        """A section, whose names must differ."""
+        lines: dict[str, int] = {}
+        for key, _ in node.value:
+            if key.value in lines:
+                says = f"{key.value} stands there twice, first in line {lines[key.value]}"
+                raise yaml.constructor.ConstructorError(None, None, says, key.start_mark)
+            if isinstance(key.value, str):
+                lines[key.value] = key.start_mark.line + 1
+        return super().construct_mapping(node, deep)
 
 
 _PATHS = {"path", "tokenizer", "start", "url"}
@@ -547,7 +571,7 @@ def override(given: Mapping[str, Any], changes: Sequence[str]) -> dict[str, Any]
             place[section] = inner if isinstance(inner, dict) else {}
             place = place[section]
         try:
-            place[last] = yaml.safe_load(value)
+            place[last] = read_yaml(value)
         except yaml.YAMLError as error:
             raise RecipeError(f"--set {change}: the value is not YAML: {error}") from error
     return result
@@ -613,6 +637,12 @@ def _problem(place: tuple[int | str, ...], kind: str, message: str, value: objec
         return f"{name}.kind: one of {', '.join(KINDS)}, found {given!r:.80}{_hint(near)}"
     if kind == "extra_forbidden":
         return f"unknown setting {name}{_hint(_nearest(place))}"
+    if kind == "tuple_type":
+        sources = name.startswith("data.") and name.count(".") == 1
+        example = f", such as [{{path: {value}}}]" if sources and isinstance(value, str) else ", such as [a, b]"
+        return f"{name}: needs a list{example}, found {value!r:.80}"
+    if kind == "model_type":
+        return f"{name}: needs settings of its own, `setting: value`, found {value!r:.80}"
     if kind == "value_error":
         return (f"{name}: " if name else "") + message.removeprefix("Value error, ")
     return f"{name}: {message[:1].lower()}{message[1:]}, found {value!r:.80}"
@@ -628,6 +658,9 @@ def _nearest(place: tuple[int | str, ...]) -> str:
     if place[:1] == ("scorers",) and len(place) > 3:
         here = [f"scorers.{place[1]}.{setting}" for setting in KINDS[str(place[2])].model_fields]
         return next(iter(difflib.get_close_matches(name, here, n=1, cutoff=0.5)), "")
+    if place[:1] == ("data",) and len(place) == 4:
+        known = [".".join(map(str, (*place[:3], setting))) for setting in Source.model_fields]
+        return next(iter(difflib.get_close_matches(name, known, n=1, cutoff=0.5)), "")
     known = [setting for setting, _, _ in settings(Recipe)]
     known += sorted({setting.rsplit(".", 1)[0] for setting in known if "." in setting})
     near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import hashlib
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -13,7 +13,7 @@ from rich.table import Table
 
 from plaudit.errors import ModelError, NumberError, RecipeError, RecordError, RunError
 from plaudit.evaluation.best_of_n import best_answers
-from plaudit.evaluation.reward import Judged, best_of_answers, examine, read_judged
+from plaudit.evaluation.reward import GROUPS, Judged, best_of_answers, examine, read_judged
 from plaudit.labels import Tally, compare_answers, journal, score_answers
 from plaudit.models.export import Target, export_reward
 from plaudit.models.load import choose_machine, context_of, load_language, load_tokenizer
@@ -22,6 +22,7 @@ from plaudit.reading.files import read_rows
 from plaudit.reading.kinds import AnyRecord, kind_of
 from plaudit.reading.loading import read_source
 from plaudit.reading.rows import Row, listing
+from plaudit.reading.writing import check_lines_file, write_lines
 from plaudit.recipe import Recipe, Sampling, Source, Text, load_recipe
 from plaudit.records import Answer, Demonstration, Ended, Group, Judgement, Prompt
 from plaudit.report import write_reward_page
@@ -67,6 +68,7 @@ def sample_file(
     answers: int,
     seed: int,
     best_by: Path | None = None,
+    cut_prompts: bool = False,
 ) -> int:
     """Answer every prompt of a file; each line written holds a prompt, one answer, and why it ended.
 
@@ -78,13 +80,20 @@ def sample_file(
         answers: to each prompt.
         seed: same seed, same answers.
         best_by: the folder of a reward model, by which the best answer to each prompt is kept alone (best of n).
+        cut_prompts: read the end of a prompt that has too many tokens, instead of refusing it.
 
     Returns:
         How many answers were written.
+
+    Raises:
+        RecordError: the prompts cannot be read, or `out` cannot be written.
+        TextError: a prompt has too many tokens.
     """
+    check_lines_file(out, prompts)
     machine = choose_machine()
     loaded = load_language(str(model), machine)
-    words = _words(model, loaded)
+    judge = None if best_by is None else load_scorer(best_by, machine, _text_of(best_by))
+    words = _words(model, loaded, cut_prompts=cut_prompts)
     records = load([Source(path=str(prompts))], "prompts", seed=seed, split_text=words.split_text)
     requests = [
         Request(
@@ -96,8 +105,8 @@ def sample_file(
     ]
     with progress("sample", len(requests) * answers) as advance:
         groups = ModelSampler(loaded, words, machine, progress=advance).sample(requests, sampling)
-    if best_by is not None:
-        groups = best_answers(groups, load_scorer(best_by, machine, _text_of(best_by)))
+    if judge is not None:
+        groups = best_answers(groups, judge)
     lines = [
         {
             "prompt": group.prompt.to_json(),
@@ -109,11 +118,11 @@ def sample_file(
         for group in groups
         for answer in group.answers
     ]
-    _write_lines(out, lines)
+    write_lines(out, lines)
     return len(lines)
 
 
-def score_file(model: Path, answers: Path, out: Path) -> int:
+def score_file(model: Path, answers: Path, out: Path, *, cut_prompts: bool = False) -> int:
     """Score every answer of a file with a reward model; each line written holds a prompt, its answers, their scores.
 
     Several reward models together also say how far apart they are about each answer, as `disagreement`: where it is
@@ -123,15 +132,17 @@ def score_file(model: Path, answers: Path, out: Path) -> int:
         model: the folder of a reward model, or of several.
         answers: demonstrations, judgements, or what `sample_file` wrote, where an answer that was cut is read as such.
         out: where to write.
+        cut_prompts: read the end of a prompt that has too many tokens, instead of refusing it.
 
     Returns:
         How many answers were scored.
 
     Raises:
-        RecordError: a row holds no answer, with file and line.
+        RecordError: a row holds no answer, with file and line; or `out` cannot be written.
         NumberError: a score is not finite; names the prompt.
     """
-    scorer = load_scorer(model, choose_machine(), _text_of(model))
+    check_lines_file(out, answers)
+    scorer = load_scorer(model, choose_machine(), _text_of(model, cut_prompts=cut_prompts))
     found = _answered(answers)
     lines = []
     with progress("score", len(found)) as advance:
@@ -145,7 +156,7 @@ def score_file(model: Path, answers: Path, out: Path) -> int:
                     raise NumberError(f"{model} gives the answers to prompt {prompt.id} the scores {given['scores']}")
                 lines.append({"prompt": prompt.to_json(), "answers": [text for text, _ in texts], **given})
             advance(len(part))
-    _write_lines(out, lines)
+    write_lines(out, lines)
     return sum(len(texts) for _, texts in found)
 
 
@@ -176,6 +187,7 @@ def label_file(
             answers to rank.
         PlauditError: a scorer cannot be made, or fails.
     """
+    check_lines_file(out, answers)
     machine = choose_machine()
 
     def reward_model(path: str | None) -> Scorer:
@@ -187,7 +199,7 @@ def label_file(
     check_references(scorers, [group.prompt for group in groups])
     scorer = weighted_scorer(scorers, machine, reward_model, micro_tokens=8192)
     name = annotator or "+".join(scorers)
-    with journal(out, answers.resolve(), scorers, gives, tolerance, name) as into:
+    with journal(out, _content(answers), scorers, _behind(scorers), gives, tolerance, name) as into:
         score_answers(groups, scorer, into, annotator=name, gives=gives, tolerance=tolerance)
         return into.lines
 
@@ -202,10 +214,29 @@ def judge_file(answers: Path, out: Path, judge: ChatJudge, *, annotator: str | N
         RecordError: the file cannot be read, or no prompt has two answers.
         ScorerError: the judge cannot be reached, or its replies are no chat completions.
     """
+    check_lines_file(out, answers)
     groups, name = _grouped(answers), annotator or judge.model
-    with journal(out, answers.resolve(), judge.service.url, judge.model, name) as into:
+    with journal(out, _content(answers), judge.service.url, judge.model, name) as into:
         how = compare_answers(groups, judge, into, annotator=name)
         return into.lines, how
+
+
+def _content(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def _behind(scorers: Mapping[str, Scoring]) -> list[object]:
+    """What stands in the files and model folders that scorers name: work by others is not gone on with."""
+    found: list[object] = []
+    for scoring in scorers.values():
+        named = str(getattr(scoring, "path", None) or "")
+        for path in (Path(named), Path(named.rpartition(":")[0])):  # a function stands behind its file
+            if named and path.is_file():
+                found.append(_content(path))
+            elif named and path.is_dir() and path != Path():
+                there = sorted(file for file in path.rglob("*") if file.is_file())
+                found.append([(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in there])
+    return found
 
 
 def _grouped(path: Path) -> list[Group]:
@@ -229,8 +260,12 @@ def _said(scorer: EnsembleScorer, part: Sequence[_Answered]) -> dict[str, list[f
 
 
 def _answered(path: Path) -> list[_Answered]:
-    rows = [row for row in read_rows(path) if isinstance(row, Row)]
+    found = list(read_rows(path))
+    rows = [row for row in found if isinstance(row, Row)]
     if rows and all(isinstance(row.value, dict) and {"prompt", "answer", "ended"} <= row.value.keys() for row in rows):
+        problems = [problem for problem in found if not isinstance(problem, Row)]
+        if problems:
+            raise RecordError(f"cannot read answers:\n{listing(problems)}")
         return [_sampled(row) for row in rows]
     reading = read_source(Source(path=str(path)), None)
     if reading.problems:
@@ -281,7 +316,7 @@ def evaluate_reward(
         files: judgements, in any known format.
         out: the folder to write into.
         answers: sampled answers for the best-of-n curve, as `sample_file` writes them.
-        by: columns to split accuracy by.
+        by: columns to split accuracy by; none for those that are usual.
         probes: prompts whose best answer is spoiled; 0 for none.
         cut_prompts: read the end of a prompt that has too many tokens, instead of refusing it.
         skip_bad: leave out rows that cannot be read, instead of refusing the file.
@@ -293,15 +328,15 @@ def evaluate_reward(
         RecordError: a file cannot be read as what it should be.
         TextError: a prompt has too many tokens.
     """
-    judged = [item for file in files for item in read_judged(file, by, skip_bad=skip_bad)]
+    judged = [item for file in files for item in read_judged(file, by or GROUPS, skip_bad=skip_bad)]
+    there = {name for item in judged for name in (*item.facts, "annotator", "answers")}
+    if unknown := sorted(set(by) - there):
+        raise RecordError(f"--by {', '.join(unknown)}: no row has such a column with short values")
     groups = _sampled_groups(answers) if answers is not None else []
-    text = _text_of(model)
-    if cut_prompts:
-        text = text.model_copy(update={"cut_prompts": True})
-    scorer = load_scorer(model, choose_machine(), text)
+    scorer = load_scorer(model, choose_machine(), _text_of(model, cut_prompts=cut_prompts))
     raw = scorer.raw()
     found: dict[str, Any] = {"model": str(model), "files": [file.name for file in files]}
-    found |= examine(raw, judged, by=by, probes=probes)
+    found |= examine(raw, judged, by=by or GROUPS, probes=probes)
     found |= _cut_answers(raw.words, judged)
     if groups:
         found["best_of_n"] = best_of_answers(scorer, groups, _gold_of(model, groups))
@@ -389,6 +424,8 @@ class Chat:
         machine = choose_machine(recipe.device, recipe.precision, recipe.threads)
         self._sampling = recipe.evaluate.sampling
         self._said = 0
+        self.names = (before.name, tuned.name)
+        """The folders of the model before and of the tuned one."""
         self._samplers = []
         for path in (before, tuned):
             model = load_language(str(path), machine)
@@ -423,14 +460,16 @@ def show_summary(folder: Path) -> None:
     console.print(f"Report: {folder / 'report.html'}", soft_wrap=True)
 
 
-def _words(path: Path, model: Any) -> Words:
-    return Words(load_tokenizer(str(path)), _text_of(path), context=context_of(model.config), stop_ids=_stop_ids(model))
+def _words(path: Path, model: Any, *, cut_prompts: bool) -> Words:
+    text = _text_of(path, cut_prompts=cut_prompts)
+    return Words(load_tokenizer(str(path)), text, context=context_of(model.config), stop_ids=_stop_ids(model))
 
 
-def _text_of(model: Path) -> Text:
+def _text_of(model: Path, *, cut_prompts: bool = False) -> Text:
     """The templates of the run that a model is in; the defaults for a model from elsewhere."""
     recipe = _recipe_of(model)
-    return recipe.text if recipe is not None else Text()
+    text = recipe.text if recipe is not None else Text()
+    return text.model_copy(update={"cut_prompts": True}) if cut_prompts else text
 
 
 def _recipe_of(model: Path) -> Recipe | None:
@@ -443,10 +482,3 @@ def _recipe_of(model: Path) -> Recipe | None:
 def _stop_ids(model: Any) -> list[int]:
     ids = model.generation_config.eos_token_id
     return [ids] if isinstance(ids, int) else list(ids or ())
-
-
-def _write_lines(path: Path, lines: list[dict[str, Any]]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(path.name + ".writing")
-    aside.write_text("".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines), encoding="utf-8")
-    aside.rename(path)

@@ -74,12 +74,13 @@ class Words:
         if len(ids) > self.text.max_prompt_tokens:
             raise TextError(
                 f"prompt {prompt.id} has {len(ids)} tokens, more than text.max_prompt_tokens "
-                f"{self.text.max_prompt_tokens}: {prompt.plain()[:60]!r}"
+                f"{self.text.max_prompt_tokens}: {prompt.plain()[:60]!r}; raise that, or set text.cut_prompts "
+                "(--cut-prompts) to read its end"
             )
         if self.context is not None and len(ids) >= self.context:
             raise TextError(
                 f"prompt {prompt.id} has {len(ids)} tokens, but the model reads {self.context} with the answer: "
-                f"{prompt.plain()[:60]!r}"
+                f"{prompt.plain()[:60]!r}; set text.cut_prompts (--cut-prompts) to read its end"
             )
         return ids
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import shutil
 import signal
 import subprocess
 import sys
@@ -19,7 +20,6 @@ from plaudit import recipe
 from plaudit.cli import app
 from plaudit.demo import demo_recipe
 from plaudit.errors import NumberError
-from plaudit.evaluation.reward import GROUPS
 from plaudit.recipe import Recipe, Sampling, load_recipe
 
 STAGES = ("language", "sft", "reward", "policy")
@@ -57,13 +57,15 @@ class Rooms:
         answers: int,
         seed: int,
         best_by: Path | None = None,
+        cut_prompts: bool = False,
     ) -> int:
         asked = {"model": model, "prompts": prompts, "out": out, "sampling": sampling, "answers": answers}
-        self.calls.append(("sample_file", asked | {"seed": seed, "best_by": best_by}))
+        self.calls.append(("sample_file", asked | {"seed": seed, "best_by": best_by, "cut_prompts": cut_prompts}))
         return 6
 
-    def score_file(self, model: Path, answers: Path, out: Path) -> int:
-        self.calls.append(("score_file", {"model": model, "answers": answers, "out": out}))
+    def score_file(self, model: Path, answers: Path, out: Path, *, cut_prompts: bool = False) -> int:
+        asked = {"model": model, "answers": answers, "out": out, "cut_prompts": cut_prompts}
+        self.calls.append(("score_file", asked))
         return 3
 
     def evaluate_reward(
@@ -227,6 +229,29 @@ def test_an_error_of_ours_is_one_message(rooms, recipe_file):
     assert result.stderr == "plaudit: policy step 3: the reward of prompt 'p7' is nan\n"
 
 
+@pytest.mark.parametrize(
+    ("error", "says"),
+    [
+        (NotADirectoryError(20, "Not a directory", "plain/x"), "plain/x: Not a directory"),
+        (OSError(30, "Read-only file system"), "Read-only file system"),
+        (shutil.Error([("a", "b", "[Errno 28] No space left on device")]), "No space left on device"),
+    ],
+)
+def test_what_the_system_refuses_is_one_message(rooms, recipe_file, error, says):
+    rooms.fails = error
+    result = plaudit_("run", recipe_file)
+    assert result.exit_code == 1
+    assert result.stderr.startswith("plaudit: ")
+    assert result.stderr.count("\n") == 1
+    assert says in result.stderr
+
+
+def test_a_folder_is_no_recipe(rooms, tmp_path):
+    result = plaudit_("run", tmp_path)
+    assert result.exit_code == 1
+    assert "cannot be read as a recipe: Is a directory" in result.stderr
+
+
 def test_an_error_of_nobody_keeps_its_traceback(rooms, recipe_file):
     rooms.fails = ZeroDivisionError("a mistake of ours")
     assert isinstance(plaudit_("run", recipe_file).exception, ZeroDivisionError)
@@ -280,6 +305,7 @@ def test_sample_takes_the_newest_model_of_a_run(rooms, tmp_path, models, options
                 "answers": 1,
                 "seed": 0,
                 "best_by": None,
+                "cut_prompts": False,
             },
         )
     ]
@@ -333,7 +359,7 @@ def test_evaluate_reward_tests_the_runs_reward_model(rooms, tmp_path):
         file.write_text("")
     assert plaudit_("evaluate", "reward", run, one, two).exit_code == 0
     out = run / "reward-model" / "evaluation"
-    asked = {"model": run / "reward-model", "files": [one, two], "out": out, "answers": None, "by": GROUPS}
+    asked = {"model": run / "reward-model", "files": [one, two], "out": out, "answers": None, "by": ()}
     asked |= {"probes": 200, "cut_prompts": False, "skip_bad": False}
     shown = ("show_reward_evaluation", {"found": {"accuracy": 0.5}, "out": out})
     assert rooms.calls == [("evaluate_reward", asked), shown]

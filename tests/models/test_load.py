@@ -279,11 +279,30 @@ def test_an_adapter_on_a_reward_model_trains_its_head_too():
         assert torch.equal(one, two)
 
 
-def test_what_cannot_be_loaded_says_why(tmp_path):
+def test_an_adapter_for_layers_that_are_not_there_names_those_that_are():
+    with pytest.raises(
+        ModelError, match=r"model\.adapter\.targets \['foo'\]: LlamaForCausalLM has no such .*down_proj"
+    ):
+        adapted(tiny_model(), Adapter(targets=("foo",)), seed=0)
+
+
+def test_what_cannot_be_loaded_says_why(tmp_path, monkeypatch):
     nowhere = tmp_path / "nowhere"
     for load in (load_tokenizer, lambda path: load_language(path, CPU), lambda path: load_reward(path, CPU)):
-        with pytest.raises(ModelError, match=r"cannot load .*nowhere.*neither a Transformers folder nor a model name"):
+        with pytest.raises(ModelError, match=r"cannot load .*nowhere': no such folder"):
             load(str(nowhere))
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "models").mkdir()
+    for name in ("models/nowhere", "./nowhere", "nowhere/", "a/b/nowhere"):  # none of which is asked for on a hub
+        with pytest.raises(ModelError, match=rf"cannot load '{name}': no such folder"):
+            load_tokenizer(name)
+    with pytest.raises(ModelError, match=r"cannot load .*models': the folder is there, but .* it holds nothing"):
+        load_tokenizer(str(tmp_path / "models"))
+    tiny_model(reward=True).save_pretrained(tmp_path / "reward")
+    with pytest.raises(
+        ModelError, match=r"is a reward model or a classifier \(LlamaForSequenceClassification\), which"
+    ):
+        load_language(str(tmp_path / "reward"), CPU)
     tiny_model().save_pretrained(tmp_path / "language")
     with pytest.raises(ModelError, match=r"is a language model \(LlamaForCausalLM\), which scores nothing"):
         load_reward(str(tmp_path / "language"), CPU)
@@ -292,7 +311,9 @@ def test_what_cannot_be_loaded_says_why(tmp_path):
     with pytest.raises(ModelError, match="has no trained score head, or not all of it: its scores would be random"):
         load_reward(str(tmp_path / "language"), CPU)
     (tmp_path / "language" / "model.safetensors").write_bytes(b"torn")
-    with pytest.raises(ModelError, match=r"cannot load .*language'"):
+    with pytest.raises(
+        ModelError, match=r"the folder is there, but .*; it holds config\.json, gen.*, model\.safetensors"
+    ):
         load_language(str(tmp_path / "language"), CPU)
     endless = tiny_tokenizer()
     endless.eos_token = None
@@ -303,9 +324,6 @@ def test_what_cannot_be_loaded_says_why(tmp_path):
 
 def test_a_folder_that_lacks_weights_is_refused(tmp_path):
     """Transformers would draw them at random and go on."""
-    tiny_model(reward=True).save_pretrained(tmp_path / "reward")
-    with pytest.raises(ModelError, match=r"reward' lacks weights, which would be random: lm_head.weight"):
-        load_language(str(tmp_path / "reward"), CPU)
     body_of(tiny_model()).save_pretrained(tmp_path / "body")
     with pytest.raises(ModelError, match=r"body' lacks weights, which would be random: lm_head.weight"):
         load_language(str(tmp_path / "body"), CPU)

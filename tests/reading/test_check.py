@@ -66,7 +66,7 @@ def test_a_report_by_hand(write: Write):
     assert report.lengths["answer, characters"] == Lengths(texts=8, min=1, p10=1, p50=5, p90=11, p99=11, max=11)
     assert report.lengths["answer, tokens"].max == 3
     page = shown(report)
-    for words in ("labelled-pair-tie", "0.875 of 4", "rows.jsonl:6: response 2", "1 of 6 rows are bad"):
+    for words in ("labelled-pair-tie", "0.875 of 4", "rows.jsonl:6: response 2", "1 problem in 6 rows"):
         assert words in page
 
 

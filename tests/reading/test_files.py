@@ -68,6 +68,8 @@ def test_a_json_list_keeps_the_line_of_each_element(put: Put, name: str):
 def test_json_objects(put: Put):
     inside = put("a.json", json.dumps({"version": 2, "tags": ["t"], "data": [{"a": 1}, {"a": 2}]}))
     assert read(inside) == [(" row 1", {"a": 1}), (" row 2", {"a": 2})]
+    inside.write_text('[{"a": 1}, {"a": 2},\n {"a": 3}]')
+    assert read(inside) == [(":1", {"a": 1}), (":1 row 2", {"a": 2}), (":2", {"a": 3})]
     lines = put("b.json", '{"a": 1}\n{"a": 2}\n')
     assert read(lines) == [(":1", {"a": 1}), (":2", {"a": 2})]
 

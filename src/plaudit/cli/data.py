@@ -142,12 +142,12 @@ def _scorers(given: list[str]) -> dict[str, Scoring]:
     import yaml
 
     from plaudit.errors import RecipeError
-    from plaudit.recipe import recipe_from
+    from plaudit.recipe import read_yaml, recipe_from
 
     named: dict[str, object] = {}
     for text in given:
         try:
-            value = yaml.safe_load(text)
+            value = read_yaml(text)
         except yaml.YAMLError as error:
             raise RecipeError(f"--scorer {text}: not YAML: {error}") from error
         value = {"kind": value} if isinstance(value, str) else value

@@ -52,7 +52,7 @@ def init(
     prompts: Annotated[Path | None, typer.Option(metavar="FILE", help="Prompts to answer while tuning.")] = None,
     force: Annotated[bool, typer.Option("--force", help="Write over a file that is there.")] = False,
 ) -> None:
-    """Write a recipe that names every setting, with its meaning and default.
+    """Write a recipe that names every setting, with its meaning, and its default where that is another.
 
     Without options it is the recipe of the demo. Name a model and your files, and the stages that they
     allow are switched on; the others stand there as comments.

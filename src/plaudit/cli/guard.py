@@ -43,6 +43,9 @@ def guarded(*, go_on: bool = False) -> Callable[[Callable[P, R]], Callable[P, R]
             except PlauditError as error:
                 typer.secho(f"plaudit: {error}", fg=typer.colors.RED, err=True)
                 raise typer.Exit(1) from error
+            except OSError as error:
+                typer.secho(f"plaudit: {_said_by(error)}", fg=typer.colors.RED, err=True)
+                raise typer.Exit(1) from error
             except KeyboardInterrupt as error:
                 typer.echo(f"\nStopped. Go on with: {_same_command()}" if go_on else "\nStopped.", err=True)
                 raise typer.Exit(INTERRUPTED) from error
@@ -50,6 +53,13 @@ def guarded(*, go_on: bool = False) -> Callable[[Callable[P, R]], Callable[P, R]
         return run
 
     return wrap
+
+
+def _said_by(error: OSError) -> str:
+    """Which file the system refused, and why."""
+    if error.strerror is None:  # such as shutil's, of many files
+        return str(error).splitlines()[0][:300] if str(error) else type(error).__name__
+    return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
 
 
 def _same_command() -> str:

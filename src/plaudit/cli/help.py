@@ -48,5 +48,5 @@ def _print_settings(names: tuple[str, ...]) -> None:
             table.add_row(f"scorers.NAME.kind: {kind.name}" if kind.name else "scorers.NAME", "", kind.meaning)
             for setting in own:
                 table.add_row(f"  .{setting.name}", setting.shown(), setting.meaning)
-    title = "Settings, in the recipe or by --set name=value"
+    title = "Settings of a --scorer" if names == ("scorers",) else "Settings, in the recipe or by --set name=value"
     Console(markup=False).print(Panel(table, title=title, title_align="left", border_style="dim"))

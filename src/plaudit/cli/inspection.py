@@ -17,9 +17,10 @@ RunOrModel = Annotated[
 ]
 OutFile = Annotated[Path, typer.Option("--out", metavar="FILE", help="JSON lines to write.")]
 ModelName = Annotated[
-    str | None,
-    typer.Option("--stage", metavar="STAGE", help="Which model of a run. [default: the newest]", show_default=False),
+    Literal["policy", "sft", "language"] | None,
+    typer.Option("--stage", help="Which model of a run. [default: the newest]", show_default=False),
 ]
+CutPrompts = Annotated[bool, typer.Option("--cut-prompts", help="Read the end of a prompt that has too many tokens.")]
 
 LANGUAGE_MODELS = ("policy", "sft", "language")
 REWARD_MODELS = ("reward-model",)
@@ -65,6 +66,7 @@ def sample(
         ),
     ] = None,
     stage: ModelName = None,
+    cut_prompts: CutPrompts = False,
 ) -> None:
     """Answer the prompts of a file."""
     from plaudit.recipe import recipe_from
@@ -76,7 +78,16 @@ def sample(
 
     from plaudit import tasks
 
-    count = tasks.sample_file(folder, prompts, out, sampling=sampling, answers=answers, seed=seed, best_by=judge)
+    count = tasks.sample_file(
+        folder,
+        prompts,
+        out,
+        sampling=sampling,
+        answers=answers,
+        seed=seed,
+        best_by=judge,
+        cut_prompts=cut_prompts,
+    )
     typer.echo(f"{out}: {count} answers by {folder}")
 
 
@@ -93,13 +104,14 @@ def score(
         ),
     ],
     out: OutFile,
+    cut_prompts: CutPrompts = False,
 ) -> None:
     """Score the answers of a file with a reward model."""
     folder = model_in(model, *REWARD_MODELS)
 
     from plaudit import tasks
 
-    count = tasks.score_file(folder, answers, out)
+    count = tasks.score_file(folder, answers, out, cut_prompts=cut_prompts)
     typer.echo(f"{out}: {count} scores by {folder}")
 
 
@@ -153,9 +165,7 @@ def evaluate_reward(
         ),
     ] = None,
     probes: Annotated[bool, typer.Option("--probes/--no-probes", help="Score answers spoiled on purpose, too.")] = True,
-    cut_prompts: Annotated[
-        bool, typer.Option("--cut-prompts", help="Read the end of a prompt that has too many tokens.")
-    ] = False,
+    cut_prompts: CutPrompts = False,
     skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Leave out rows that cannot be read.")] = False,
 ) -> None:
     """Say how far a reward model can be trusted, on judgements that it was not trained on.
@@ -169,14 +179,14 @@ def evaluate_reward(
     into = out or folder / "evaluation"
 
     from plaudit import tasks
-    from plaudit.evaluation.reward import GROUPS, PROBED
+    from plaudit.evaluation.reward import PROBED
 
     found = tasks.evaluate_reward(
         folder,
         files,
         into,
         answers=answers,
-        by=by or GROUPS,
+        by=by or (),
         probes=PROBED if probes else 0,
         cut_prompts=cut_prompts,
         skip_bad=skip_bad,

@@ -15,7 +15,8 @@ __all__ = ["commented", "starter"]
 HEADER = """\
 # A recipe of Plaudit: `plaudit run {name}` goes the whole road.
 #
-# Every setting stands here with its meaning and default; one that you delete keeps its default.
+# Every setting stands here with its meaning. One that you delete takes its default: the value that stands here, or the
+# one behind it where they differ.
 # A stage runs when its section is there. A section behind `#` is absent: take the `#` away and it is there.
 """
 
@@ -108,4 +109,5 @@ def _lines(setting: Setting, value: Any, depth: int) -> Iterator[str]:
         yield f"{margin}{setting.name}:"
         yield from (f"{margin}  - path: {as_yaml(source['path'])}" for source in value)
     else:
-        yield f"{margin}{setting.name}: {as_yaml(setting.default if value is None else value)}"
+        shown, default = as_yaml(setting.default if value is None else value), as_yaml(setting.default)
+        yield f"{margin}{setting.name}: {shown}" + (f"  # default: {default}" if shown != default else "")

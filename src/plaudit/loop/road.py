@@ -7,6 +7,7 @@ handed over in memory. So a run that was stopped goes on where it was, with the 
 from __future__ import annotations
 
 import shutil
+import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -61,6 +62,8 @@ def run(recipe: Recipe, folder: Path, *, fresh: bool = False, only: str | None =
         recipe = _alone(recipe, only)
     if only == "evaluate" and (fresh or not (folder / "config.yaml").exists()):
         raise RunError(f"{folder}: evaluate needs a run that is there, and does not start another")
+    if fresh and (folder / "config.yaml").exists():
+        _look_from_nothing(recipe)
     opened = Run(folder, recipe, trackers=[open_trackers(recipe.tracking, folder)], fresh=fresh)
     try:
         done = opened.summary()
@@ -74,6 +77,16 @@ def run(recipe: Recipe, folder: Path, *, fresh: bool = False, only: str | None =
         return _go(Ground(recipe, opened))
     finally:
         opened.close()
+
+
+def _look_from_nothing(recipe: Recipe) -> None:
+    """Find what would stop a run, while the one that it is to replace is still there."""
+    with tempfile.TemporaryDirectory() as aside:
+        trial = Run(Path(aside), recipe)
+        try:
+            look_ahead(Ground(recipe, trial))
+        finally:
+            trial.close()
 
 
 def _alone(recipe: Recipe, only: str) -> Recipe:

@@ -37,6 +37,7 @@ __all__ = [
     "load_reward",
     "load_rewards",
     "load_tokenizer",
+    "loading",
     "new_lstm_language",
     "new_lstm_reward",
     "new_reward",
@@ -94,17 +95,41 @@ def _cpu_has_bf16() -> bool:
 
 
 @contextlib.contextmanager
-def _loading(path: str) -> Iterator[None]:
+def loading(path: str) -> Iterator[None]:
+    """Turn whatever Transformers makes of a model that cannot be read into one error that says why.
+
+    Raises:
+        ModelError: there is no such folder or name, or what is there cannot be read.
+    """
+    if _is_no_name(path) and not Path(path).exists():
+        raise ModelError(f"cannot load {path!r}: no such folder")
     try:
         yield
     except ModelError:
         raise
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         reason = str(error).strip().splitlines()
+        if Path(path).is_dir():
+            raise ModelError(
+                f"cannot load {path!r}: the folder is there, but its files are no model that can be read "
+                f"({reason[0] if reason else type(error).__name__}); it holds {_holds(Path(path))}"
+            ) from error
         raise ModelError(
             f"cannot load {path!r}: it is neither a Transformers folder nor a model name that can be fetched "
             f"({reason[0] if reason else type(error).__name__})"
         ) from error
+
+
+def _is_no_name(path: str) -> bool:
+    """Whether it can only be a folder: nothing on a hub is called so, or the folder above it is here."""
+    parts = Path(path).parts
+    local = len(parts) == 2 and Path(parts[0]).is_dir()
+    return path.startswith((".", "~", "/")) or path.endswith("/") or len(parts) > 2 or local
+
+
+def _holds(folder: Path) -> str:
+    names = sorted(file.name for file in folder.iterdir())
+    return ", ".join(names[:6]) + (f" and {len(names) - 6} more" if len(names) > 6 else "") if names else "nothing"
 
 
 def _refuse_missing(path: str, names: Collection[str]) -> None:
@@ -113,13 +138,16 @@ def _refuse_missing(path: str, names: Collection[str]) -> None:
         raise ModelError(f"{path!r} lacks weights, which would be random: {', '.join(sorted(names)[:3])}")
 
 
+_SCORING = ("ForSequenceClassification", "ForTokenClassification")
+
+
 def load_tokenizer(path: str) -> Any:
     """A tokenizer from a folder or by name.
 
     Raises:
         ModelError: there is none, or it has no end token.
     """
-    with _loading(path):
+    with loading(path):
         tokenizer = AutoTokenizer.from_pretrained(path)
     if tokenizer.eos_token_id is None and tokenizer.sep_token_id is not None:  # an encoder's: [CLS] text [SEP]
         tokenizer.eos_token, tokenizer.bos_token = tokenizer.sep_token, tokenizer.bos_token or tokenizer.cls_token
@@ -134,11 +162,16 @@ def load_language(
     """A causal language model in fp32, dropout off, from a folder or by name; `random` takes only its shape.
 
     Raises:
-        ModelError: there is none, or weights are missing (a reward model has no language-model head).
+        ModelError: there is none, it is a reward model, or weights are missing.
     """
-    with _loading(path), torch.random.fork_rng():
+    with loading(path), torch.random.fork_rng():
         torch.manual_seed(seed)
         config = _config(path)
+        kind = next(iter(config.architectures or ()), "")
+        if kind.endswith(_SCORING) and not random:
+            raise ModelError(
+                f"{path!r} is a reward model or a classifier ({kind}), which writes nothing: name a language model"
+            )
         if random:
             model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
         else:
@@ -165,7 +198,7 @@ def check_suits(path: str, *, adapter: Adapter | None, checkpointing: bool) -> N
     Raises:
         ModelError: there is no such model, or it is an LSTM under LoRA or with recomputed activations.
     """
-    with _loading(path):
+    with loading(path):
         config = AutoConfig.from_pretrained(path)
     wrong = [_NO_ADAPTER] * (adapter is not None) + [_NO_CHECKPOINTING] * checkpointing
     if is_lstm(config) and wrong:
@@ -182,7 +215,7 @@ def check_language(path: str, why: str) -> None:
     Raises:
         ModelError: there is no such model, or it is an encoder.
     """
-    with _loading(path):
+    with loading(path):
         config = AutoConfig.from_pretrained(path)
     if is_encoder(config):
         raise ModelError(f"{path!r} is an encoder ({config.model_type}), which writes nothing: {why}")
@@ -213,7 +246,7 @@ def check_reward_model(path: str) -> Any:
     Raises:
         ModelError: there is none, it is a language model, or it has labels without a weight.
     """
-    with _loading(path):
+    with loading(path):
         config = AutoConfig.from_pretrained(path)
     wrong = config.num_labels != len(quality_weights(config))
     kind = next(iter(config.architectures or ()), "")
@@ -265,7 +298,7 @@ def load_rewards(paths: Sequence[str], machine: Machine) -> list[tuple[Any, floa
     for path in paths:
         if not PeftConfig.from_pretrained(path).modules_to_save:
             raise ModelError(f"{path!r} has no trained score head beside its adapter: its scores would be random")
-    with _loading(paths[0]), _without_pefts_own_warning():
+    with loading(paths[0]), _without_pefts_own_warning():
         model = PeftModel.from_pretrained(trunk, paths[0], adapter_name="0")
         for place, path in enumerate(paths[1:], 1):
             model.load_adapter(path, adapter_name=str(place))
@@ -282,13 +315,13 @@ _ADAPTER = "adapter_config.json"
 
 def _trunk_of(path: str) -> str:
     """The model that an adapter belongs to; a path that begins with a dot is seen from the adapter's folder."""
-    with _loading(path):
+    with loading(path):
         name = str(PeftConfig.from_pretrained(path).base_model_name_or_path)
     return str((Path(path) / name).resolve()) if name.startswith(".") else name
 
 
 def _classifier(path: str) -> Any:
-    with _loading(path):
+    with loading(path):
         model, info = AutoModelForSequenceClassification.from_pretrained(
             path, dtype=torch.float32, output_loading_info=True
         )
@@ -333,7 +366,7 @@ def new_reward(
     Raises:
         ModelError: there is no such model, or its kind has no sequence classifier.
     """
-    with _loading(path), torch.random.fork_rng():
+    with loading(path), torch.random.fork_rng():
         torch.manual_seed(seed)
         config = _config(path, **_labels(qualities or {}))
         if random:
@@ -431,7 +464,7 @@ def adapted(model: Any, adapter: Adapter | None, *, seed: int, task: str = "CAUS
         task: `CAUSAL_LM`, `SEQ_CLS` (the head is trained and saved too) or `FEATURE_EXTRACTION`.
 
     Raises:
-        ModelError: the model is an LSTM, which has no layer that LoRA knows.
+        ModelError: the model is an LSTM, which has no layer that LoRA knows, or it has none of those named.
     """
     if adapter is None:
         return model
@@ -448,7 +481,14 @@ def adapted(model: Any, adapter: Adapter | None, *, seed: int, task: str = "CAUS
     )
     with torch.random.fork_rng(), _without_pefts_own_warning():
         torch.manual_seed(seed)
-        return get_peft_model(model, config)
+        try:
+            return get_peft_model(model, config)
+        except ValueError as error:
+            layers = {name.rpartition(".")[2] for name, layer in model.named_modules() if isinstance(layer, nn.Linear)}
+            raise ModelError(
+                f"model.adapter.targets {targets}: {type(model).__name__} has no such layers; its linear ones are "
+                f"{', '.join(sorted(layers))}"
+            ) from error
 
 
 @contextlib.contextmanager

@@ -273,7 +273,8 @@ def render(report: Report, console: Console, *, most: int = 20) -> None:
 
 def _verdict(report: Report) -> str:
     if report.problems:
-        return f"{len(report.problems):,} of {report.rows:,} rows are bad"
+        found, rows = len(report.problems), report.rows
+        return f"{found:,} problem{'s' * (found != 1)} in {rows:,} row{'s' * (rows != 1)}"
     return "ok" if report.ok else "every row can be read, but there is nothing to learn from"
 
 

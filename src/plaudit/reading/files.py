@@ -165,13 +165,15 @@ def _read_json(path: Path, unit: Unit) -> Iterator[Row | Problem]:
 
 
 def _elements(path: Path, text: str, position: int) -> Iterator[Row]:
-    """The elements of a list, one by one, each at the line where it begins."""
-    line, counted = 1, 0
+    """The elements of a list, one by one, each at the line where it begins; by their number where they share it."""
+    line, counted, number, before = 1, 0, 0, 0
     position = _skip_space(text, position)
     while text[position : position + 1] != "]":
         line, counted = line + text.count("\n", counted, position), position
         value, position = _value(path, text, position, line)
-        yield Row(f"{path}:{line}", value)
+        number += 1
+        yield Row(f"{path}:{line} row {number}" if line == before else f"{path}:{line}", value)
+        before = line
         position = _skip_space(text, position)
         if text[position : position + 1] == ",":
             position = _skip_space(text, position + 1)

@@ -409,7 +409,11 @@ def _unknown(row: Fields) -> str:
     fewest = min(map(len, lacking.values()), default=0)
     nearest = [f"{name} lacks {', '.join(lacks)}" for name, lacks in lacking.items() if lacks and len(lacks) == fewest]
     hint = f"the nearest: {'; '.join(nearest[:4])}" if nearest else f"known are {', '.join(FORMATS)}"
-    example = f"as in text: {next(iter(row.values), 'body')}"
+    only = str(next(iter(row.values), "body"))
+    separator = next((mark for mark in (";", "\t", "|") if len(row.values) == 1 and mark in only), None)
+    if separator is not None:
+        return f"row: no format has the one column {only!r}: if {separator!r} separates columns, save them with commas"
+    example = f"as in text: {only} (`--column text={only}` of plaudit data check)"
     return f"row: no format has the columns {columns}; {hint}; say which is which with columns, {example}"
 
 

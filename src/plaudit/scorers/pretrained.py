@@ -10,12 +10,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from torch import Tensor
 from transformers import AutoTokenizer
 
 from plaudit.errors import ModelError
-from plaudit.models.load import Machine, context_of
+from plaudit.models.load import Machine, context_of, loading
 
 __all__ = ["Reader", "load_reader"]
 
@@ -82,14 +81,9 @@ def load_reader(
     Raises:
         ModelError: there is none of that kind, or weights are missing, which would be random.
     """
-    try:
+    with loading(path):
         tokenizer = AutoTokenizer.from_pretrained(path)
         model, info = auto.from_pretrained(path, dtype=torch.float32, output_loading_info=True)
-    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise ModelError(
-            f"cannot load {path!r}: it is neither a Transformers folder nor a model name that can be fetched ({reason})"
-        ) from error
     missing = sorted(name for name in info["missing_keys"] if not name.startswith(spare))
     if missing:
         raise ModelError(f"{path!r} lacks weights, which would be random: {', '.join(missing[:3])}")
