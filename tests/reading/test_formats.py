@@ -124,6 +124,8 @@ CASES: list[tuple[str, dict[str, Any], list[AnyRecord]]] = [
     ("instruction", {"instruction": "Say", "input": "it", "output": "it"},
      [Demonstration(prompt=Prompt(text="Say\nit"), answer="it")]),
     ("answer", {"question": "Hi", "answer": "a"}, [Demonstration(prompt=HI, answer="a")]),
+    ("sampled-answer", {"prompt": HI.to_json(), "answer": "a", "ended": "stopped", "tokens": 2, "logp": -1.5},
+     [Demonstration(prompt=HI, answer="a")]),
     ("text", {"text": "书", "title": "x"}, [Document(text="书")]),
     ("prompt", {"prompt": "Hi", "reference": "Hello"}, [Prompt(text="Hi", reference="Hello")]),
     ("prompt", {"question": "Hi"}, [HI]),
@@ -209,6 +211,10 @@ def test_our_own_records_are_recognised(record: AnyRecord):
         ),
         ({"prompt": "p", "answers": ["a", "b"], "ranks": [1, 1.5]}, r"^ranks\.1: needs a whole number, 0 or more"),
         ({"prompt": "p", "answers": ["a", "b"], "best": -1}, r"^best: needs a whole number, 0 or more \(found -1\)"),
+        (
+            {"prompt": "p", "answer": "a", "ended": "cut"},
+            "^ended: the answer was cut, so that it shows nobody where to",
+        ),
         ({"prompt": "p", "answer": "a", "score": True}, r"^score: needs a finite number \(found true\)"),
         (
             {"prompt": "p", "chosen": "a", "rejected": "b", "margin": -1},
@@ -239,7 +245,7 @@ def test_most_rows_decide_the_format():
 def test_an_unknown_shape_says_what_is_near():
     with pytest.raises(RecordError, match=r"columns label, review; the nearest: .*labelled-text lacks text"):
         recognise([Fields({"label": 1, "review": "a"})])
-    with pytest.raises(RecordError, match=r"columns tree; known are records, hh"):
+    with pytest.raises(RecordError, match=r"columns tree; known are sampled-answer, records, hh"):
         recognise([Fields({"tree": {}})])
     with pytest.raises(RecordError, match=r"unknown format 'preferense' \(did you mean preference\?\)"):
         find_format("preferense")

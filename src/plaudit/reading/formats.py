@@ -32,6 +32,7 @@ from plaudit.records import (
     Comparison,
     Demonstration,
     Document,
+    Ended,
     Judgement,
     Message,
     Preferred,
@@ -300,6 +301,17 @@ def _demonstration(name: str) -> Callable[[Fields], list[AnyRecord]]:
     return read
 
 
+def _sampled_answer(row: Fields) -> list[AnyRecord]:
+    """What `plaudit sample` writes: a prompt, an answer, and why it ended. One that was cut is no demonstration."""
+    if row["ended"] != Ended.STOPPED:
+        raise RecordError(f"ended: the answer was {row['ended']}, so that it shows nobody where to end")
+    return _demonstration("answer")(row)
+
+
+def _tells_its_end(row: Fields) -> bool:
+    return row["ended"] in list(Ended)
+
+
 def _labelled_text(row: Fields) -> list[AnyRecord]:
     """A text without a prompt, and a label, 1 for good and 0 for bad."""
     return _nameless(row.words("text"), Thumb(up=row.flag("label")))
@@ -339,6 +351,7 @@ def _transcripts(row: Fields) -> bool:
 FORMATS: Final = {
     entry.name: entry
     for entry in (
+        Format(name="sampled-answer", needs=("prompt", "answer", "ended"), read=_sampled_answer, when=_tells_its_end),
         Format(name="records", needs=(), read=_records, when=_is_record),
         Format(name="hh", needs=("chosen", "rejected"), read=_hh, when=_transcripts),
         Format(name="sharegpt-preference", needs=("conversations", "chosen", "rejected"), read=_sharegpt_pair),
