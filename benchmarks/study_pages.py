@@ -31,6 +31,8 @@ WORDS = {
         "comma": ", ",
         "world": "On the built-in world, {seeds} seeds (`python -m benchmarks.world_algorithms`): hidden taste "
         "{gain:+.2f} sd, {worst:+.2f} in the worst seed, at {kl:.1f} nats; {seconds:.0f} CPU seconds.",
+        "text": " The pretraining text became {lost:.3f} nats a token less likely, under `ppo` {other:.3f}; the reward "
+        "rose by {reward:.2f} and {other_reward:.2f} sd.",
     },
     "zh": {
         "samples": "实验室任务上的十个种子，只用采样得到的回答",
@@ -43,6 +45,8 @@ WORDS = {
         "comma": "，",
         "world": "在内置世界上，{seeds} 个种子（`python -m benchmarks.world_algorithms`）："
         "隐藏品味 {gain:+.2f} 个标准差，最差的种子 {worst:+.2f}，KL {kl:.1f} 奈特；{seconds:.0f} CPU 秒。",
+        "text": "预训练文本每词元的负对数似然升高 {lost:.3f} 奈特，`ppo` 是 {other:.3f}；奖励分别升高 {reward:.2f} 和 "
+        "{other_reward:.2f} 个标准差。",
         "KL in the reward": "KL 在奖励里",
         "k3 in the loss": "k3 在损失里",
         "no KL": "不计 KL",
@@ -109,16 +113,24 @@ def of_laboratory(name: str, language: str, result: Mapping[str, Any]) -> str:
 
 
 def of_world(name: str, language: str, result: Mapping[str, Any]) -> str:
-    """A sentence."""
-    row = result["algorithms"].get(name)
+    """A sentence; of what is to keep the text, a second one about the text."""
+    row, other = result["algorithms"].get(name), result["algorithms"].get("ppo")
     if row is None:
         return ""
-    return WORDS[language]["world"].format(
+    said = WORDS[language]["world"].format(
         seeds=result["seeds"],
         gain=row["gold_gain_sd"],
         worst=row["worst_gold_gain_sd"],
         kl=row["kl_nats"],
         seconds=row["cpu_seconds"],
+    )
+    if name != "ppo-ptx" or other is None:
+        return said
+    return said + WORDS[language]["text"].format(
+        lost=row["text_nats_lost"],
+        other=other["text_nats_lost"],
+        reward=row["reward_gain_sd"],
+        other_reward=other["reward_gain_sd"],
     )
 
 

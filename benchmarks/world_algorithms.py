@@ -24,7 +24,7 @@ from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from benchmarks.measured import INK, circumstances, framed, once
+from benchmarks.measured import circumstances, framed, once
 
 from plaudit.demo import demo_recipe
 from plaudit.loop import run
@@ -159,18 +159,21 @@ def verdict(runs: Sequence[Mapping[str, float]]) -> dict[str, Any]:
 
 
 def draw(rows: Mapping[str, Mapping[str, Any]]) -> None:
-    """Gold against KL: a point for each algorithm, a line from its worst seed to its best."""
+    """A line for each algorithm, the best by gold on top: gold with its seeds, KL, time."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(7.2, 4.4), dpi=100, layout="constrained", facecolor="white")
-    axes = figure.add_subplot()
-    for name, row in rows.items():
-        seeds, x = row["gold_gain_sd_by_seed"], row["kl_nats"]
-        axes.plot([x, x], [min(seeds), max(seeds)], color=BAND, linewidth=2, zorder=1)
-        axes.plot(x, row["gold_gain_sd"], "o", color=BLUE, markersize=6, zorder=2)
-        axes.annotate(name, (x, row["gold_gain_sd"]), xytext=(6, 3), textcoords="offset points", color=INK, fontsize=9)
-    axes.axhline(0, color=INK, linewidth=1.2, linestyle=(0, (4, 3)))
-    framed(axes, "KL to the supervised model (nats per answer)", "gain in gold (sd of the supervised model's)")
+    names = sorted(rows, key=lambda name: rows[name]["gold_gain_sd"])
+    figure = Figure(figsize=(7.2, 4.6), dpi=100, layout="constrained", facecolor="white")
+    gold, kl, time_ = figure.subplots(1, 3, sharey=True, width_ratios=(2, 1, 1))
+    for y, name in enumerate(names):
+        seeds = rows[name]["gold_gain_sd_by_seed"]
+        gold.plot([min(seeds), max(seeds)], [y, y], color=BAND, linewidth=3, zorder=1)
+        gold.plot(rows[name]["gold_gain_sd"], y, "o", color=BLUE, markersize=6, zorder=2)
+        kl.barh(y, rows[name]["kl_nats"], height=0.5, color=BLUE)
+        time_.barh(y, rows[name]["cpu_seconds"], height=0.5, color=BLUE)
+    gold.set_yticks(range(len(names)), names)
+    for axes, x in ((gold, "gain in gold (sd), worst to best seed"), (kl, "KL (nats per answer)"), (time_, "CPU (s)")):
+        framed(axes, x, "")
     figure.savefig(PICTURE, metadata={"Software": None})
 
 
