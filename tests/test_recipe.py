@@ -185,6 +185,9 @@ def test_a_setting_that_stands_twice_is_no_recipe(tmp_path):
     path.write_text("world: {}\nlanguage: {steps: 1, steps: 2}\n")
     with pytest.raises(RecipeError, match="steps stands there twice"):
         load_recipe(path)
+    path.write_text("world: {}\n? [a]\n: 1\n")
+    with pytest.raises(RecipeError, match="not a YAML file"):  # a list for a name
+        load_recipe(path)
     with pytest.raises(RecipeError, match="beta stands there twice"):
         override({}, ["policy.kl={beta: 1, beta: 2}"])
 

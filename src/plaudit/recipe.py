@@ -519,12 +519,11 @@ class _OnceLoader(yaml.SafeLoader):
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         """A section, whose names must differ."""
         lines: dict[str, int] = {}
-        for key, _ in node.value:
-            if key.value in lines:
-                says = f"{key.value} stands there twice, first in line {lines[key.value]}"
-                raise yaml.constructor.ConstructorError(None, None, says, key.start_mark)
-            if isinstance(key.value, str):
-                lines[key.value] = key.start_mark.line + 1
+        for name, mark in ((key.value, key.start_mark) for key, _ in node.value if isinstance(key.value, str)):
+            if name in lines:
+                says = f"{name} stands there twice, first in line {lines[name]}"
+                raise yaml.constructor.ConstructorError(None, None, says, mark)
+            lines[name] = mark.line + 1
         return super().construct_mapping(node, deep)
 
 
