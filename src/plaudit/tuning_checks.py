@@ -32,6 +32,7 @@ def within_policy(policy: Policy) -> Iterator[Contradiction]:
         return
     yield from _of_rounds(policy)
     yield from _of_parts(policy, parts_of(policy))
+    yield from _of_update(policy, parts_of(policy))
     yield from _of_kl(policy, policy.kl, parts_of(policy))
 
 
@@ -210,6 +211,19 @@ def _of_parts(policy: Policy, parts: Parts) -> Iterator[Contradiction]:
             f"policy.objective {parts.objective} has one loss for each answer: set policy.reduction to answers",
             ("policy.objective", "policy.algorithm", "policy.reduction"),
         )
+    if policy.dual_clip is not None and policy.dual_clip <= 1 + (parts.clip_high or parts.clip):
+        yield Contradiction(
+            f"policy.dual_clip {policy.dual_clip:g} must be above 1 + the upper clip {parts.clip_high or parts.clip}",
+            ("policy.dual_clip", "policy.clip", "policy.clip_high"),
+        )
+    if policy.algorithm == "ppo-ptx" and policy.pretraining == 0:
+        yield Contradiction(
+            "policy.pretraining is 0, but ppo-ptx is ppo with a pretraining term: give it a weight, or name ppo",
+            ("policy.pretraining", "policy.algorithm"),
+        )
+
+
+def _of_update(policy: Policy, parts: Parts) -> Iterator[Contradiction]:
     if parts.update == "trust-region":
         beside = {
             "policy.critic": parts.baseline == "value" and policy.critic == "shared",
@@ -239,16 +253,6 @@ def _of_parts(policy: Policy, parts: Parts) -> Iterator[Contradiction]:
             f"{policy.algorithm} teaches the policy's trunk what a critic of its own knows: set policy.critic to "
             "separate, and leave policy.baseline at value",
             ("policy.critic", "policy.baseline", "policy.algorithm"),
-        )
-    if policy.dual_clip is not None and policy.dual_clip <= 1 + (parts.clip_high or parts.clip):
-        yield Contradiction(
-            f"policy.dual_clip {policy.dual_clip:g} must be above 1 + the upper clip {parts.clip_high or parts.clip}",
-            ("policy.dual_clip", "policy.clip", "policy.clip_high"),
-        )
-    if policy.algorithm == "ppo-ptx" and policy.pretraining == 0:
-        yield Contradiction(
-            "policy.pretraining is 0, but ppo-ptx is ppo with a pretraining term: give it a weight, or name ppo",
-            ("policy.pretraining", "policy.algorithm"),
         )
 
 
