@@ -24,6 +24,7 @@ from plaudit.errors import RecipeError
 from plaudit.playing import Playing
 from plaudit.scoring import KINDS, Scoring
 from plaudit.section import Section
+from plaudit.sources import Data, Source, Text, World
 from plaudit.start import MADE, Adapter, Model
 from plaudit.tuning import Kl, Optimiser, Policy, Sampling, parts_of
 from plaudit.tuning_checks import Contradiction, within_policy
@@ -53,84 +54,6 @@ __all__ = [
     "recipe_from",
     "settings",
 ]
-
-
-class Source(Section):
-    """One file, folder or Hugging Face dataset to read."""
-
-    path: str
-    """A file (.json, .jsonl, .csv, .parquet, .txt, each also .gz), a dataset folder or name; may hold `$NAME`."""
-    format: str = "auto"
-    """What the rows are; `auto` recognises them (see `plaudit data check`)."""
-    name: str | None = None
-    """Which configuration of a Hugging Face dataset, where it has several."""
-    split: str = "train"
-    """Which split of a Hugging Face dataset."""
-    columns: dict[str, str] = {}
-    """Your column for a name that the format knows, such as `prompt: question`."""
-    limit: int | None = Field(default=None, ge=1)
-    """Rows to take, after shuffling."""
-    shuffle: bool = False
-    """Take the rows in an order drawn from the recipe's seed."""
-    weight: float = Field(default=1.0, gt=0)
-    """Share of this source in a mixture, against the weights of the others."""
-    prompt_tokens: int | None = Field(default=None, ge=1)
-    """For raw text: its first tokens become the prompt and the rest the reference."""
-    end: str | None = None
-    """For raw text: what to cut from the end of every text, such as a delimiter."""
-    scale: tuple[float, float] | None = None
-    """For scores: the lowest and the highest that could be given, such as [1, 5]."""
-    quality: str | None = None
-    """For judgements: what they are about, one of `reward.qualities`."""
-
-
-class World(Section):
-    """A built-in task: its texts, prompts, demonstrations, annotators and hidden taste."""
-
-    name: Literal["reviews"] = "reviews"
-    """Which one: `reviews` are book reviews in English and Chinese."""
-    documents: int = Field(default=12000, ge=1)
-    """Texts to learn the language from."""
-    demonstrations: int = Field(default=800, ge=1)
-    """Prompts with answers to start from."""
-    prompts: int = Field(default=4000, ge=1)
-    """Prompts to tune on; the first of them are those whose answers are ranked."""
-    held_out: int = Field(default=400, ge=1)
-    """Prompts for evaluation, about books that occur nowhere else."""
-
-
-class Data(Section):
-    """What people wrote and said."""
-
-    documents: tuple[Source, ...] = ()
-    """Raw text to learn the language from."""
-    demonstrations: tuple[Source, ...] = ()
-    """Prompts with good answers."""
-    judgements: tuple[Source, ...] = ()
-    """Rankings, choices, comparisons, scores, thumbs."""
-    prompts: tuple[Source, ...] = ()
-    """Prompts to answer while the policy is tuned."""
-    held_out: float = Field(default=0.1, gt=0, lt=1)
-    """Share of the prompts, drawn by prompt id, that no stage trains on."""
-
-
-class Text(Section):
-    """How words become tokens."""
-
-    template: str | None = None
-    """Plain prompt template holding `{prompt}`, for models without a chat template."""
-    system: str | None = None
-    """System text put before every prompt."""
-    examples: tuple[tuple[str, str], ...] = ()
-    """Few-shot examples, each a prompt and its answer, put before every prompt."""
-    turn: str = "\n{reply}\n"
-    """What stands between two answers of an episode, holding `{reply}`, for models without a chat template."""
-    max_prompt_tokens: int = Field(default=512, ge=1)
-    """Longest prompt, in tokens, template included; a longer one is an error."""
-    cut_prompts: bool = False
-    """Cut the front of a longer prompt, in place of an error, so that its end and `max_answer_tokens` have room."""
-    max_answer_tokens: int = Field(default=512, ge=1)
-    """Longest answer to train on and to score, in tokens, the end token included; a longer one is cut there."""
 
 
 class Language(Section):
@@ -306,6 +229,7 @@ def _between_stages(recipe: Recipe) -> Iterator[Contradiction]:
     yield from _of_optimisers(recipe)
     if recipe.reward is not None:
         yield from _of_reward(recipe.reward)
+        yield from _of_qualities(recipe.reward, recipe.data.judgements)
     if recipe.policy is not None:
         yield from _of_scorers(recipe)
         yield from _of_choice(recipe.policy, recipe.evaluate)
@@ -348,6 +272,17 @@ def _of_reward(reward: Reward) -> Iterator[Contradiction]:
             "leave one of them out",
             ("reward.average", "reward.patience"),
         )
+
+
+def _of_qualities(reward: Reward, judgements: Sequence[Source]) -> Iterator[Contradiction]:
+    for i, source in enumerate(judgements):
+        if source.quality is not None and source.quality not in reward.qualities:
+            heads = ", ".join(reward.qualities) or "nothing"
+            yield Contradiction(
+                f"data.judgements.{i}.quality is {source.quality!r}, for which there is no head: reward.qualities "
+                f"names {heads}; give it a weight there, such as {{{source.quality}: 1}}, or leave it out",
+                (f"data.judgements.{i}.quality", "reward.qualities"),
+            )
 
 
 def _of_choice(policy: Policy, evaluate: Evaluate) -> Iterator[Contradiction]:
@@ -497,6 +432,8 @@ def load_recipe(path: Path, changes: Sequence[str] = ()) -> Recipe:
         raise RecipeError(f"{path}: no such recipe; `plaudit init` writes one") from error
     except OSError as error:
         raise RecipeError(f"{path}: cannot be read as a recipe: {error.strerror}") from error
+    except _TwiceError as error:
+        raise RecipeError(f"{path}: {error.problem}, again in line {error.line}: leave one of them out") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise RecipeError(f"{path}: not a YAML file: {error}") from error
     if given is None:
@@ -515,14 +452,21 @@ def read_yaml(text: str) -> Any:
     return yaml.load(text, Loader=_OnceLoader)
 
 
+class _TwiceError(yaml.MarkedYAMLError):
+    """A name that stands twice in one section."""
+
+    def __init__(self, says: str, mark: Any) -> None:
+        super().__init__(problem=says, problem_mark=mark)
+        self.line: int = mark.line + 1
+
+
 class _OnceLoader(yaml.SafeLoader):
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         """A section, whose names must differ."""
         lines: dict[str, int] = {}
         for name, mark in ((key.value, key.start_mark) for key, _ in node.value if isinstance(key.value, str)):
             if name in lines:
-                says = f"{name} stands there twice, first in line {lines[name]}"
-                raise yaml.constructor.ConstructorError(None, None, says, mark)
+                raise _TwiceError(f"{name} stands there twice, first in line {lines[name]}", mark)
             lines[name] = mark.line + 1
         return super().construct_mapping(node, deep)
 
@@ -640,6 +584,8 @@ def _problem(place: tuple[int | str, ...], kind: str, message: str, value: objec
         sources = name.startswith("data.") and name.count(".") == 1
         example = f", such as [{{path: {value}}}]" if sources and isinstance(value, str) else ", such as [a, b]"
         return f"{name}: needs a list{example}, found {value!r:.80}"
+    if kind in ("int_parsing", "float_parsing"):
+        return f"{name}: needs a {'whole ' if kind.startswith('int') else ''}number, found {value!r:.80}"
     if kind == "model_type":
         return f"{name}: needs settings of its own, `setting: value`, found {value!r:.80}"
     if kind == "value_error":

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Iterator, Mapping
+from typing import Any, get_args
 
 from pydantic import BaseModel, ConfigDict, model_validator
 
@@ -29,6 +29,38 @@ class Section(BaseModel):
             else value
             for name, value in given.items()
         }
+
+    @model_validator(mode="before")
+    @classmethod
+    def _count_no_switches(cls, given: Any) -> Any:
+        # pydantic takes true for 1, but the word "true" for no number
+        if not isinstance(given, Mapping):
+            return given
+        fields = cls.model_fields
+        return {
+            name: _spelt(value) if name in fields and _is_numeric(fields[name].annotation) else value
+            for name, value in given.items()
+        }
+
+
+def _is_numeric(annotation: Any) -> bool:
+    kinds = list(_kinds(annotation))
+    return bool not in kinds and (int in kinds or float in kinds)
+
+
+def _kinds(annotation: Any) -> Iterator[Any]:
+    """The plain kinds inside one like `dict[str, float] | None`."""
+    inner = get_args(annotation)
+    return (kind for part in inner for kind in _kinds(part)) if inner else iter((annotation,))
+
+
+def _spelt(value: Any) -> Any:
+    """A value with true and false as words, in what it holds too."""
+    if isinstance(value, Mapping):
+        return {name: _spelt(inner) for name, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_spelt(inner) for inner in value]
+    return str(value).lower() if isinstance(value, bool) else value
 
 
 def _filled(defaults: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
