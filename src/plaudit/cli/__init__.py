@@ -5,6 +5,8 @@ Commands import what they need when they run, so that `plaudit --help` loads nei
 
 from __future__ import annotations
 
+import os
+
 import typer
 
 from plaudit.cli import data, demo, inspection, stages
@@ -26,4 +28,7 @@ for _module in (demo, stages, inspection, data):
 
 def main() -> None:
     """Run the command line; the entry point of the `plaudit` script."""
+    # OpenMP's threads wait for one another in a busy loop: where another program has one of their processors, they
+    # wait for whole time slices. It must stand here before torch is loaded; whoever set it themselves keeps it.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     app()
