@@ -342,3 +342,26 @@ def test_agreement_by_hand():
 
 def test_identical_answers_say_nothing_about_agreement():
     assert agreement([scored("aa", Comparison(preferred=Preferred.FIRST), [1, 1])] * 2) == {}
+
+
+def test_one_person_on_two_qualities_is_no_quarrel():
+    def said(quality, preferred, scores):
+        item = scored("ab", Comparison(preferred=preferred), scores, who="kim")
+        return dataclasses.replace(item, judgement=item.judgement.model_copy(update={"quality": quality}))
+
+    items = [said("helpful", Preferred.FIRST, [1, 0]), said("harmless", Preferred.SECOND, [0, 1])]
+    assert agreement(items) == {}
+    assert {value: part["accuracy"] for value, part in grouped(items, "quality").items()} == {
+        "harmless": 1.0,
+        "helpful": 1.0,
+    }
+
+
+@given(
+    ups=st.lists(st.integers(-3, 3), min_size=1, max_size=12),
+    downs=st.lists(st.integers(-3, 3), min_size=1, max_size=12),
+)
+def test_thumbs_are_compared_couple_by_couple(ups, downs):
+    items = [scored("a", Thumb(up=True), [up]) for up in ups] + [scored("a", Thumb(up=False), [down]) for down in downs]
+    couples = [1.0 if up > down else 0.5 * (up == down) for up in ups for down in downs]
+    assert thumbs(items)["accuracy"] == pytest.approx(sum(couples) / len(couples))

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from plaudit.errors import NumberError
 from plaudit.evaluation.probes import PROBES, Case, cases_of, clustered_mean, order_swap, probe, sentences
-from plaudit.records import Choice, Judgement, Prompt, Ranking, Thumb
+from plaudit.records import Choice, Comparison, Judgement, Preferred, Prompt, Ranking, Thumb
 from plaudit.scorers import FunctionScorer, Scores
 
 ENGLISH = Case(Prompt(text="Why?"), "It rains. Take a coat!", "Cats purr.")
@@ -151,3 +151,22 @@ def test_order_swap():
     assert (found["consistent"], found["first_wins"], found["last_wins"]) == (0.0, 1.0, 0.0)
     assert found["moved"] == pytest.approx((2 + 0 + 2) / 3 / (2 / 3) ** 0.5)  # 0, -1, -2 against -2, -1, 0
     assert order_swap(steady, judgements[1:], [[1.0]]) == {}
+
+
+def test_order_swap_is_by_the_quality_that_was_judged():
+    """Their sum likes the longer answer, `brief` the shorter one; both read one answer at a time."""
+
+    class Two:
+        def score(self, groups):
+            long_PG = tuple(tuple(float(len(answer.text)) for answer in group.answers) for group in groups)
+            return Scores(value_PG=long_PG, parts={"brief": tuple(tuple(-n for n in values) for values in long_PG)})
+
+    verdict = Comparison(preferred=Preferred.FIRST)
+    judged = Judgement(prompt=Prompt(text="p"), answers=("a", "bbb"), verdict=verdict, quality="brief")
+    assert order_swap(Two(), [judged], [[-1.0, -3.0]]) == {
+        "pairs": 1,
+        "consistent": 1.0,
+        "first_wins": 0.0,
+        "last_wins": 0.0,
+        "moved": 0.0,
+    }

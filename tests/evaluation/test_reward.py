@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from plaudit.errors import NumberError, RecordError
-from plaudit.evaluation.reward import Judged, best_of_answers, examine, measure, read_judged, score_judged
+from plaudit.evaluation.reward import Judged, best_of_answers, examine, held_out, measure, read_judged, score_judged
 from plaudit.records import Answer, Comparison, Ended, Group, Judgement, Preferred, Prompt
 from plaudit.scorers import FunctionScorer, Scores
 
@@ -105,6 +105,21 @@ def test_what_several_judged_is_scored_once(tmp_path):
     assert scorer.asked == ["aa", "b"]
     assert [own.scores for _, own in scored] == [(2.0, 1.0)] * 3
     assert failed == 0
+
+
+def test_lone_scores_of_a_prompt_are_compared_with_each_other(tmp_path):
+    """As in training; what their rows say alike is still there to split by."""
+    rows = [
+        {"prompt": "p", "answer": answer, "score": score, "subset": "easy", "category": answer}
+        for answer, score in (("aaa", 3), ("b", 1), ("cc", 2))
+    ]
+    judged = read_judged(write(tmp_path / "lone.jsonl", *rows, {**rows[0], "prompt": "q"}))
+    found = examine(LENGTH, judged, probes=0)
+    assert (found["judgements"], found["pairs"], found["accuracy"]) == (2, 3, 1.0)
+    assert held_out(LENGTH, [item.judgement for item in judged])["pairs"] == 3
+    whole, _ = score_judged(LENGTH, judged)
+    assert whole[0][0].facts["subset"] == "easy"
+    assert "category" not in whole[0][0].facts
 
 
 def test_judgements_with_an_answer_without_score_are_left_out_and_counted(tmp_path):
@@ -237,6 +252,6 @@ def test_longer_wins_on_real_files(file, pairs, longer):
     if not path.exists():
         pytest.skip(f"no {file}: set PLAUDIT_DATA to a folder that has it")
     found = examine(LENGTH, read_judged(path), probes=0)
-    assert found["pairs"] == pairs
+    assert found["pairs"] + found.get("against_themselves", 0) == pairs
     assert found["accuracy"] == pytest.approx(longer, abs=0.02)  # theirs counts equal lengths another way
     assert found["accuracy"] == pytest.approx(found["length"]["longer_wins"])

@@ -162,6 +162,16 @@ def test_qualities_become_one_row(tmp_path):
     assert "weighted sum of those of helpful (1), harmless (0.5)" in (tmp_path / "out" / "README.md").read_text()
 
 
+@pytest.mark.parametrize("weight", [0.25, -1.0])
+def test_the_weight_of_a_lone_quality_is_in_the_head_once(tmp_path, weight):
+    model = tiny_model(reward=True)
+    model.config.id2label, model.config.reward_weights = {0: "harmful"}, [weight]
+    save_model(model, tmp_path / "rm", tiny_tokenizer(), reward_gain=2.0, reward_bias=0.25)
+    export_reward(tmp_path / "rm", tmp_path / "out", "transformers", TEXT)
+    assert "reward_weights" not in json.loads((tmp_path / "out" / "config.json").read_text())
+    assert rewards(tmp_path / "out") == pytest.approx(rewards(tmp_path / "rm"), abs=1e-5)
+
+
 def test_a_head_that_is_elsewhere_is_refused(tmp_path):
     model = tiny_model("xlnet", reward=True, d_model=32, n_layer=1, n_head=4, d_inner=48)
     save_model(model, tmp_path / "rm", tiny_tokenizer(), reward_gain=2.0)

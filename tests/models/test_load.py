@@ -268,6 +268,18 @@ def test_a_new_reward_model_has_the_trunk_and_a_head_of_its_seed(tmp_path):
     assert not torch.equal(drawn.model.layers[1].mlp.up_proj.weight, model.model.layers[1].mlp.up_proj.weight)
 
 
+@pytest.mark.parametrize("qualities", [{}, {"kind": 0.5}, {"kind": 0.5, "true": 2.0}])
+def test_a_new_head_on_a_reward_models_trunk_has_nothing_of_the_old_one(tmp_path, qualities):
+    old = tiny_model(reward=True, num_labels=2)
+    old.config.id2label, old.config.reward_weights = {0: "harmful", 1: "long"}, [-1.0, 3.0]
+    save_model(old, tmp_path, tiny_tokenizer(), reward_gain=2.0, reward_bias=0.25, reward_scales={"tie": 0.5})
+    config = new_reward(str(tmp_path), CPU, seed=0, qualities=qualities).config
+    assert config.id2label == dict(enumerate(qualities or ["LABEL_0"]))
+    assert config.label2id == {name: i for i, name in config.id2label.items()}
+    kept = {name: value for name, value in vars(config).items() if name.startswith("reward_")}
+    assert kept == ({"reward_weights": list(qualities.values())} if qualities else {})
+
+
 def test_an_adapter_on_a_reward_model_trains_its_head_too():
     model = adapted(tiny_model(reward=True), Adapter(rank=2), seed=1, task="SEQ_CLS")
     names = sorted(RewardNetwork(model).trained())

@@ -102,3 +102,21 @@ def test_a_language_model_is_no_scorer(tmp_path):
     save_model(tiny_model(), tmp_path / "lm", tiny_tokenizer())
     with pytest.raises(ModelError, match="is a language model"):
         load_scorer(tmp_path / "lm", CPU, Text())
+
+
+def test_a_lone_quality_is_a_part_by_its_own_score(network):
+    """A judgement of how harmful an answer is, is about that score, not about its weight times it."""
+    plain = ModelScorer(network, WORDS, CPU).score(GROUPS)
+    assert plain.parts == {}
+    config = network.model.config
+    before = config.id2label
+    config.id2label, config.reward_weights = {0: "harmful"}, [-0.5]
+    try:
+        scores = ModelScorer(network, WORDS, CPU, gain=2.0).score(GROUPS)
+    finally:
+        del config.reward_weights
+        config.id2label = before
+    assert scores.parts == {"harmful": plain.value_PG}
+    assert scores.flat() == [-value for value in plain.flat()]
+    assert scores.about(1, "harmful") == plain.value_PG[1]
+    assert scores.about(1, None) == scores.about(1, "another") == scores.value_PG[1]

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 import re
 import statistics
+from bisect import bisect_left, bisect_right
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -270,7 +271,7 @@ def thumbs(scored: Iterable[Scored]) -> dict[str, Any]:
     found: dict[str, Any] = {"up": len(sides[True]), "down": len(sides[False])}
     found["signed"] = {"accuracy": share.value, "interval": list(share.interval)}
     if all(sides.values()):
-        found["accuracy"] = statistics.fmean(_half(up - down) for up in sides[True] for down in sides[False])
+        found["accuracy"] = _above(sides[True], sides[False])
     return found
 
 
@@ -356,13 +357,13 @@ def grouped(scored: Iterable[Scored], name: str) -> dict[str, dict[str, Any]]:
     """The accuracy for each value of a fact, in the order of the values; judgements without the fact are left out.
 
     Args:
-        name: a fact of the rows, or `annotator`, or `answers` for the number of answers judged.
+        name: a fact of the rows, or `annotator`, `quality`, or `answers` for the number of answers judged.
     """
     parts: dict[str, list[Scored]] = defaultdict(list)
     for item in scored:
-        value = {"annotator": item.judgement.annotator, "answers": str(len(item.judgement.answers))}.get(
-            name, item.facts.get(name)
-        )
+        one = item.judgement
+        own = {"annotator": one.annotator, "quality": one.quality, "answers": str(len(one.answers))}
+        value = own.get(name, item.facts.get(name))
         if value is not None:
             parts[value].append(item)
     found = {value: accuracy(pairs_of(parts[value])) for value in sorted(parts, key=_by_number)}
@@ -409,8 +410,8 @@ def _by_number(text: str) -> tuple[object, ...]:
     return tuple((part.isdecimal(), int(part) if part.isdecimal() else part) for part in re.split(r"(\d+)", text))
 
 
-_Key = tuple[str, str, str]
-"""A prompt's id and two answers, sorted."""
+_Key = tuple[str, str, str, str | None]
+"""A prompt's id, two answers, sorted, and the quality that was judged."""
 
 
 def _votes(scored: Iterable[Scored]) -> tuple[dict[_Key, list[int]], dict[_Key, float]]:
@@ -423,7 +424,7 @@ def _votes(scored: Iterable[Scored]) -> tuple[dict[_Key, list[int]], dict[_Key, 
             if first == second:
                 continue
             turn = 1 if first < second else -1
-            key = (item.judgement.prompt.id, min(first, second), max(first, second))
+            key = (item.judgement.prompt.id, min(first, second), max(first, second), item.judgement.quality)
             votes[key].append(turn * said)
             gaps[key] = turn * item.gap(i, j)
     return votes, gaps
@@ -434,6 +435,13 @@ def _said(judgement: Judgement) -> Iterator[tuple[int, int, int]]:
     for i, j in combinations(range(len(ranks)), 2):
         if ranks[i] != ranks[j] or not isinstance(judgement.verdict, Choice):
             yield i, j, (ranks[i] < ranks[j]) - (ranks[i] > ranks[j])
+
+
+def _above(ups: Sequence[float], downs: Sequence[float]) -> float:
+    """How often a number of the one kind is above one of the other, of all couples; equal ones count half."""
+    order = sorted(downs)
+    below = sum(bisect_left(order, up) + bisect_right(order, up) for up in ups)
+    return below / (2 * len(ups) * len(downs))
 
 
 def _half(gap: float) -> float:

@@ -178,7 +178,7 @@ def order_swap(scorer: Scorer, judgements: Sequence[Judgement], scores: Sequence
 
     Args:
         judgements: those with two answers or more are scored again, their answers in reverse.
-        scores: what the scorer gave them in their own order.
+        scores: what the scorer gave them in their own order, by the quality that was judged.
 
     Returns:
         `pairs` of answers with scores in both orders; `consistent`: the share of them that come out alike; `first_wins`
@@ -195,8 +195,8 @@ def order_swap(scorer: Scorer, judgements: Sequence[Judgement], scores: Sequence
     least = 1e-5 * spread  # what rounding in another batch may do
     consistent = first = last = pairs = 0
     distances: list[float] = []
-    for (_, one), reversed_ in zip(there, again.value_PG, strict=True):
-        two = reversed_[::-1]
+    for g, (judgement, one) in enumerate(there):
+        two = again.about(g, judgement.quality)[::-1]
         distances += [abs(a - b) for a, b in zip(one, two, strict=True)]
         for i in range(len(one)):
             for j in range(i + 1, len(one)):

@@ -23,6 +23,7 @@ from plaudit.reading.rows import Problem, Row, listing
 from plaudit.records import Answer, Ended, Group, Judgement, Prompt, describe
 from plaudit.runs.progress import progress, say
 from plaudit.scorers import Scorer, Scores
+from plaudit.training.judged import joined, together
 
 __all__ = [
     "GROUPS",
@@ -36,7 +37,7 @@ __all__ = [
     "score_judged",
 ]
 
-GROUPS = ("subset", "section", "category", "scenario", "language", "file", "annotator", "answers")
+GROUPS = ("subset", "section", "category", "scenario", "language", "file", "annotator", "quality", "answers")
 """What accuracy is split by, where the rows say it."""
 
 PROBED = 200
@@ -120,12 +121,15 @@ def _facts(row: Mapping[str, Any], names: set[str]) -> dict[str, str]:
 def score_judged(scorer: Scorer, judged: Sequence[Judged]) -> tuple[list[tuple[Judged, Scored]], int]:
     """A score for each answer, and each member's where there are several; what several people judged is scored once.
 
+    Lone scores of one prompt by one annotator are put together, as in training: each by itself orders nothing.
+
     Returns:
         The judgements with their scores, without those of which an answer has none, and how many these are.
 
     Raises:
         NumberError: a score is not finite.
     """
+    judged = _gathered(judged)
     keys = [_key(item.judgement) for item in judged]
     asked = dict(zip(keys, (item.judgement for item in judged), strict=True))
     known: dict[tuple[str, ...], Scored] = {}
@@ -147,12 +151,23 @@ def score_judged(scorer: Scorer, judged: Sequence[Judged]) -> tuple[list[tuple[J
     return whole, len(scored) - len(whole)
 
 
+def _gathered(judged: Sequence[Judged]) -> list[Judged]:
+    """With lone scores put together; of what their rows say besides, only what all of them say stays."""
+    found = []
+    for places in together([item.judgement for item in judged]):
+        parts = [judged[place] for place in places]
+        alike = set.intersection(*(set(part.facts.items()) for part in parts))
+        one = joined([part.judgement for part in parts])
+        found.append(Judged(judgement=one, facts=dict(alike), correct=parts[0].correct))
+    return found
+
+
 def _own(scores: Scores, group: int, judgement: Judgement) -> Scored:
     """The scores that a judgement is about, its quality's where the scorer gives that apart; and each member's."""
     about = judgement.quality
     if about is not None and about in scores.parts:
         members = tuple(member[group] for member in scores.member_parts.get(about, ()))
-        return Scored(judgement=judgement, scores=scores.parts[about][group], members=members)
+        return Scored(judgement=judgement, scores=scores.about(group, about), members=members)
     members = tuple(member[group] for member in scores.members)
     used = scores.used_PG[group] if scores.used_PG else ()
     return Scored(judgement=judgement, scores=scores.value_PG[group], members=members, used=used)

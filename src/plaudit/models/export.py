@@ -71,7 +71,7 @@ def export_reward(folder: Path, out: Path, to: Target, text: Text) -> float:
     head, weights = head_of(model), quality_weights(model.config)
     scale = _scale(head, gain, bias, dict(zip(model.config.id2label.values(), weights, strict=True)))
     added = _fold(head, weights, gain, bias)
-    if len(weights) > 1:
+    if hasattr(model.config, "reward_weights"):
         model.num_labels = model.config.num_labels = 1
         del model.config.reward_weights
     model.config.problem_type = "regression"

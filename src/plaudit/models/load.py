@@ -368,29 +368,32 @@ def new_reward(
     """
     with loading(path), torch.random.fork_rng():
         torch.manual_seed(seed)
-        config = _config(path, **_labels(qualities or {}))
+        config = _config(path)
+        for name in [name for name in vars(config) if name.startswith("reward_")]:
+            delattr(config, name)  # of another head, where the trunk is a reward model's
+        config.update(_labels(qualities or {}))
         if random:
             model = AutoModelForSequenceClassification.from_config(config, dtype=torch.float32)
         else:
             model, info = AutoModelForSequenceClassification.from_pretrained(
-                path, config=config, dtype=torch.float32, output_loading_info=True
+                path,
+                config=config,
+                dtype=torch.float32,
+                output_loading_info=True,
+                ignore_mismatched_sizes=True,  # a head of other labels, in whose place there will be a fresh one
             )
             own = (*(f"{name}." for name, _ in model.named_children() if name != model.base_model_prefix),)
-            lacking = [name for name in info["missing_keys"] if not name.startswith(own) and "pooler." not in name]
-            _refuse_missing(path, lacking)
+            lacking = [name for name in info["missing_keys"] if "pooler." not in name]
+            lacking += [name for name, *_ in info["mismatched_keys"]]
+            _refuse_missing(path, [name for name in lacking if not name.startswith(own)])
     return _with_fresh_head(model, machine, seed, head_scale, checkpointing)
 
 
 def _labels(qualities: Mapping[str, float]) -> dict[str, Any]:
-    """What a config says of one label, or of several by name."""
-    if not qualities:
-        return {"num_labels": 1}
-    names = dict(enumerate(qualities))
-    return {
-        "id2label": names,
-        "label2id": {name: i for i, name in names.items()},
-        "reward_weights": list(qualities.values()),
-    }
+    """What a config says of one label, or of several by name; a reward model to start from may have had others."""
+    names = dict(enumerate(qualities or ["LABEL_0"]))
+    weights = {"reward_weights": list(qualities.values())} if qualities else {}
+    return {"id2label": names, "label2id": {name: i for i, name in names.items()}, **weights}
 
 
 def new_lstm_language(tokenizer: Any, machine: Machine, *, seed: int, hidden: int = _LSTM_SIZE) -> Any:

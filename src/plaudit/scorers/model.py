@@ -62,7 +62,8 @@ class ModelScorer:
         """The reward of each answer. An answer that was cut is read without an end token."""
         texts = [(g.prompt, [(a.text, a.ended is Ended.STOPPED) for a in g.answers]) for g in groups]
         raw_BQ = self._raw(texts)
-        names = list(self.network.model.config.id2label.values()) if raw_BQ.shape[1] > 1 else []
+        config = bare(self.network.model).config
+        names = list(config.id2label.values()) if getattr(config, "reward_weights", None) else []
         parts = {name: raw_BQ[:, q].tolist() for q, name in enumerate(names)}
         return Scores(
             value_PG=arranged(self._rewards(raw_BQ), groups),

@@ -30,6 +30,10 @@ class Scores:
     failed: Mapping[tuple[int, int], str] = field(default_factory=dict)
     """(group, answer) -> why it has no score."""
 
+    def about(self, group: int, quality: str | None) -> tuple[float, ...]:
+        """What a group's answers are worth by a quality that the scorer gives apart; by any other, their value."""
+        return self.parts.get(quality or "", self.value_PG)[group]
+
     def flat(self) -> list[float]:
         """All values, group by group."""
         return [value for values in self.value_PG for value in values]

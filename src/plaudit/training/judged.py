@@ -37,10 +37,12 @@ __all__ = [
     "check_read",
     "check_watched",
     "gathered",
+    "joined",
     "judged_batch",
     "judged_tokens",
     "log_length",
     "said_by",
+    "together",
 ]
 
 
@@ -329,30 +331,38 @@ def _spread_of(judgements: Sequence[Judgement]) -> tuple[float, float]:
 
 
 def gathered(judgements: Iterable[Judgement]) -> list[Judgement]:
-    """Scores of single answers to one prompt, by one annotator on one scale, as one, where the first was.
+    """Scores of single answers to one prompt, by one annotator on one scale, as one, where the first was."""
+    given = list(judgements)
+    return [joined([given[place] for place in places]) for places in together(given)]
+
+
+def together(judgements: Iterable[Judgement]) -> list[list[int]]:
+    """The places of the judgements that are one: scores of single answers to one prompt, by one annotator."""
+    found: list[list[int]] = []
+    alike: dict[tuple[Any, ...], list[int]] = {}
+    for place, judgement in enumerate(judgements):
+        verdict = judgement.verdict
+        if isinstance(verdict, Scores) and len(judgement.answers) == 1:
+            key = (judgement.prompt.id, judgement.annotator, judgement.quality, verdict.scale)
+            if key in alike:
+                alike[key].append(place)
+                continue
+            alike[key] = [place]
+            found.append(alike[key])
+        else:
+            found.append([place])
+    return found
+
+
+def joined(parts: Sequence[Judgement]) -> Judgement:
+    """The judgement that several are which are `together`.
 
     What nobody by name said of one answer again and again may be several people's, and is averaged.
     """
-    kept: list[Judgement | list[Judgement]] = []
-    places: dict[tuple[Any, ...], list[Judgement]] = {}
-    for judgement in judgements:
-        verdict = judgement.verdict
-        if not isinstance(verdict, Scores) or len(judgement.answers) > 1:
-            kept.append(judgement)
-            continue
-        key = (judgement.prompt.id, judgement.annotator, judgement.quality, verdict.scale)
-        if key not in places:
-            places[key] = []
-            kept.append(places[key])
-        places[key].append(judgement)
-    return [one if isinstance(one, Judgement) else _joined(one) for one in kept]
-
-
-def _joined(parts: Sequence[Judgement]) -> Judgement:
     first = parts[0].verdict
-    assert isinstance(first, Scores)
     if len(parts) == 1:
         return parts[0]
+    assert isinstance(first, Scores)
     said = [(one.answers[0], one.verdict.scores[0]) for one in parts if isinstance(one.verdict, Scores)]
     if parts[0].annotator is None:
         heard: dict[str, list[float]] = {}
