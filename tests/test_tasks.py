@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import math
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,13 +14,17 @@ import pytest
 import yaml
 
 from plaudit.errors import ModelError, NumberError, PlauditError, RecordError, RunError, TextError
+from plaudit.evaluation.reward import read_judged
+from plaudit.loop.ground import Ground
 from plaudit.models.load import choose_machine
 from plaudit.models.save import save_model
 from plaudit.recipe import Sampling, Text, recipe_from
 from plaudit.records import Prompt
+from plaudit.runs import Run
 from plaudit.scorers import load_scorer
 from plaudit.scorers.ensemble import save_ensemble
-from plaudit.scoring import ByFunction, ByLength
+from plaudit.scorers.seam import group_of_texts
+from plaudit.scoring import ByFunction, ByLength, ByModel
 from plaudit.tasks import (
     Chat,
     evaluate_reward,
@@ -105,6 +110,27 @@ def test_the_template_of_the_models_own_run_is_used(run, tmp_path):
     asked = sampled_as(run, "q: say 1\na:", tmp_path / "asked.jsonl", elsewhere)
     assert here[0]["answer"] == asked
     assert here[0]["answer"] != there[0]["answer"]
+
+
+def test_a_member_reads_by_its_runs_template_and_so_does_a_recipe_elsewhere(own_road, run, tmp_path, monkeypatch):
+    """Members lie a folder deeper; a recipe may name the model or its run, and has templates of its own."""
+    shutil.copytree(run, tmp_path / "run")
+    (tmp_path / "run" / "reward-model").rename(tmp_path / "run" / "member-1")
+    (tmp_path / "run" / "reward-model").mkdir()
+    member = (tmp_path / "run" / "member-1").rename(tmp_path / "run" / "reward-model" / "member-1")
+    rows = write(tmp_path / "answers.jsonl", {"prompt": "say 1", "answers": ["1", "2"], "scores": [1, 2]})
+    wanted = pytest.approx(scores_of(run, [("1", True), ("2", True)]), abs=1e-5)
+
+    score_file(member, rows, tmp_path / "a.jsonl")
+    monkeypatch.chdir(member)
+    score_file(Path(), rows, tmp_path / "b.jsonl")
+    assert [read(tmp_path / name)[0]["scores"] for name in ("a.jsonl", "b.jsonl")] == [wanted, wanted]
+    groups = [group_of_texts(Prompt(text="say 1"), [("1", True), ("2", True)])]
+    for n, folder in enumerate((run, run / "reward-model", member)):
+        road = recipe_from(own_road(reward=None, scorers={"m": {"kind": "model", "path": str(folder)}}))
+        assert Ground(road, Run(tmp_path / f"new-{n}", road)).scorer().score(groups).flat() == wanted
+    label_file(rows, tmp_path / "c.jsonl", {"m": ByModel(kind="model", path=str(run))}, gives="scores")
+    assert read(tmp_path / "c.jsonl")[0]["verdict"]["scores"] == wanted
 
 
 def sampled_as(run: Path, words: str, out: Path, folder: Path) -> str:
@@ -288,6 +314,23 @@ def test_a_broken_line_of_what_was_sampled_is_named(run, tmp_path):
     file.write_bytes(file.read_bytes() + b'{"prompt": "half')
     with pytest.raises(RecordError, match=r"cannot read answers:\n.*s\.jsonl:5: not JSON"):
         score_file(run / "reward-model", file, tmp_path / "out.jsonl")
+
+
+def test_two_prompts_under_one_id_are_refused(run, tmp_path):
+    """Their answers would be ranked as answers to the first."""
+    rows = [
+        {"prompt": {"text": text, "id": "1"}, "answers": answers, "verdict": {"kind": "ranking", "ranks": [1, 2]}}
+        for text, answers in (("Name a colour.", ["red", "blue"]), ("Name a fruit.", ["apple", "pear"]))
+    ]
+    file = write(tmp_path / "ids.jsonl", *rows)
+    with pytest.raises(RecordError, match=r"(?s)cannot read answers.*ids.jsonl:2: prompt.id: '1' is another prompt's"):
+        label_file(file, tmp_path / "out.jsonl", {"length": ByLength(kind="length", target=3)})
+    with pytest.raises(RecordError, match=r"(?s)cannot tell prompts apart, 1 problems.*ids.jsonl:2: prompt.id: '1' is"):
+        read_judged(file)
+    ended = [{"prompt": one["prompt"], "answer": "red", "ended": "stopped"} for one in rows]
+    with pytest.raises(RecordError, match=r"(?s)cannot read answers.*another prompt's"):
+        score_file(run / "reward-model", write(tmp_path / "sampled.jsonl", *ended), tmp_path / "out.jsonl")
+    assert not (tmp_path / "out.jsonl").exists()
 
 
 def test_labels_that_were_interrupted_are_gone_on_with_for_the_same_answers_only(run, tmp_path, capsys):

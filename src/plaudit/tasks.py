@@ -20,13 +20,13 @@ from plaudit.models.load import choose_machine, context_of, load_language, load_
 from plaudit.reading import load
 from plaudit.reading.files import read_rows
 from plaudit.reading.kinds import AnyRecord, kind_of
-from plaudit.reading.loading import read_source
+from plaudit.reading.loading import conflicts, read_source
 from plaudit.reading.rows import Row, listing
 from plaudit.reading.writing import check_lines_file, write_lines
-from plaudit.recipe import Recipe, Sampling, Source, Text, load_recipe
+from plaudit.recipe import Sampling, Source, Text, load_recipe
 from plaudit.records import Answer, Demonstration, Ended, Group, Judgement, Prompt
 from plaudit.report import write_reward_page
-from plaudit.runs import read_json, write_json
+from plaudit.runs import read_json, recipe_around, write_json
 from plaudit.runs.progress import progress
 from plaudit.sampling import ModelSampler, Request
 from plaudit.scorers import (
@@ -38,6 +38,7 @@ from plaudit.scorers import (
     member_folders,
     weighted_scorer,
 )
+from plaudit.scorers.ensemble import reward_folder
 from plaudit.scorers.judge import ChatJudge
 from plaudit.scorers.seam import group_of_texts
 from plaudit.scoring import Scoring
@@ -193,7 +194,7 @@ def label_file(
     def reward_model(path: str | None) -> Scorer:
         if path is None:
             raise RecipeError("a scorer by model needs its path here: {kind: model, path: FOLDER}")
-        return load_scorer(path, machine, _text_of(Path(path)))
+        return load_scorer(path, machine, _text_of(Path(reward_folder(path))))
 
     groups = _grouped(answers)
     check_references(scorers, [group.prompt for group in groups])
@@ -264,13 +265,15 @@ def _answered(path: Path) -> list[_Answered]:
     rows = [row for row in found if isinstance(row, Row)]
     if rows and all(isinstance(row.value, dict) and {"prompt", "answer", "ended"} <= row.value.keys() for row in rows):
         problems = [problem for problem in found if not isinstance(problem, Row)]
-        if problems:
-            raise RecordError(f"cannot read answers:\n{listing(problems)}")
-        return [_sampled(row) for row in rows]
-    reading = read_source(Source(path=str(path)), None)
-    if reading.problems:
-        raise RecordError(f"cannot read answers:\n{listing(reading.problems)}")
-    return [_with_answers(place, record) for place, record in reading.records]
+        answered = [] if problems else [(row.place, _sampled(row)) for row in rows]
+    else:
+        reading = read_source(Source(path=str(path)), None)
+        problems = list(reading.problems)
+        answered = [] if problems else [(place, _with_answers(place, record)) for place, record in reading.records]
+    problems += conflicts(((place, prompt) for place, (prompt, _) in answered), facts=False)
+    if problems:
+        raise RecordError(f"cannot read answers:\n{listing(problems)}")
+    return [one for _, one in answered]
 
 
 def _sampled(row: Row) -> _Answered:
@@ -360,7 +363,7 @@ def _sampled_groups(path: Path) -> list[Group]:
 
 def _gold_of(model: Path, groups: Iterable[Group]) -> Callable[[Prompt, str], float] | None:
     """The hidden taste of the world that a model's run was in, if these prompts are that world's."""
-    recipe = _recipe_of(model)
+    recipe = recipe_around(model)
     if recipe is None or recipe.world is None or not all("language" in group.prompt.about for group in groups):
         return None
     return world(recipe.world.name).gold
@@ -467,16 +470,9 @@ def _words(path: Path, model: Any, *, cut_prompts: bool) -> Words:
 
 def _text_of(model: Path, *, cut_prompts: bool = False) -> Text:
     """The templates of the run that a model is in; the defaults for a model from elsewhere."""
-    recipe = _recipe_of(model)
+    recipe = recipe_around(model)
     text = recipe.text if recipe is not None else Text()
     return text.model_copy(update={"cut_prompts": True}) if cut_prompts else text
-
-
-def _recipe_of(model: Path) -> Recipe | None:
-    """The recipe of the run that a model is in."""
-    run = model.parent
-    made_there = (run / "config.yaml").exists() and (run / "lineage.json").exists()
-    return load_recipe(run / "config.yaml") if made_there else None
 
 
 def _stop_ids(model: Any) -> list[int]:

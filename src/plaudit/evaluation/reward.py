@@ -19,6 +19,7 @@ from plaudit.evaluation.rewardbench import Row2, is_row_2, judgement_of_2, rewar
 from plaudit.reading.fields import Fields
 from plaudit.reading.files import read_rows
 from plaudit.reading.formats import recognise
+from plaudit.reading.loading import conflicts
 from plaudit.reading.rows import Problem, Row, listing
 from plaudit.records import Answer, Ended, Group, Judgement, Prompt, describe
 from plaudit.runs.progress import progress, say
@@ -71,9 +72,13 @@ def read_judged(path: Path, by: Sequence[str] = GROUPS, *, skip_bad: bool = Fals
         RecordError: rows that cannot be read, or that hold no judgement, with file, line and field.
     """
     found: list[Judged] = []
+    placed: list[tuple[str, Judgement]] = []
     rows, problems = _rows(path)
     second = bool(rows) and all(is_row_2(fields) for _, fields in rows[:_LOOK_AT])
-    known = None if second or not rows else recognise([fields for _, fields in rows[:_LOOK_AT]])
+    try:
+        known = None if second or not rows else recognise([fields for _, fields in rows[:_LOOK_AT]])
+    except RecordError as error:
+        raise RecordError(f"{path}: {error}") from error
     for row, fields in rows:
         try:
             records = [judgement_of_2(fields)] if known is None else known.read(fields)
@@ -87,6 +92,7 @@ def read_judged(path: Path, by: Sequence[str] = GROUPS, *, skip_bad: bool = Fals
             if not isinstance(record, Judgement):
                 problems.append(Problem(row.place, f"row: a {type(record).__name__.lower()} judges nothing"))
                 continue
+            placed.append((row.place, record))
             facts = {"file": path.name, **_facts({**record.prompt.about, **row.value}, {*by, "id", "subset"})}
             found.append(
                 Judged(judgement=record, facts=facts, correct=len(row.value["chosen"]) if known is None else None)
@@ -95,6 +101,8 @@ def read_judged(path: Path, by: Sequence[str] = GROUPS, *, skip_bad: bool = Fals
         say(f"{path}: {len(problems)} rows cannot be read and are left out, such as {problems[0]}")
     elif problems:
         raise RecordError(f"cannot read judgements, {len(problems)} problems in {path}:\n{listing(problems)}")
+    if clashes := conflicts(placed, facts=False):
+        raise RecordError(f"cannot tell prompts apart, {len(clashes)} problems in {path}:\n{listing(clashes)}")
     if not found:
         raise RecordError(f"{path}: holds no judgement")
     return found

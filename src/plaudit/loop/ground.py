@@ -15,10 +15,11 @@ from plaudit.models.load import Machine, choose_machine, context_of, load_langua
 from plaudit.reading import held_out, load, write_jsonl
 from plaudit.recipe import Recipe, Source
 from plaudit.records import Group, Judgement, Prompt
-from plaudit.runs import Run
+from plaudit.runs import Run, recipe_around
 from plaudit.runs.progress import progress
 from plaudit.sampling import ModelSampler, Request
 from plaudit.scorers import Scorer, load_scorer, weighted_scorer
+from plaudit.scorers.ensemble import reward_folder
 from plaudit.scoring import ByModel, Scoring
 from plaudit.seeds import derive
 from plaudit.text import Words
@@ -155,9 +156,16 @@ class Ground:
         return 1 if self.recipe.environment is None else self.recipe.environment.turns
 
     def reward_model(self, path: str | None) -> Scorer:
-        """The reward model in a folder, or several of them, or the run's own."""
-        folder = path or self.folder / "reward-model"
-        return load_scorer(folder, self.machine, self.recipe.text, micro_tokens=self.recipe.micro_tokens)
+        """The reward model in a folder, or several of them, or the run's own.
+
+        One that another run has made reads words by that run's templates, as it was trained.
+        """
+        folder = self.folder / "reward-model" if path is None else reward_folder(path)
+        made_by = None if path is None else recipe_around(Path(folder))
+        text = self.recipe.text if made_by is None else made_by.text
+        if self.recipe.text.cut_prompts:
+            text = text.model_copy(update={"cut_prompts": True})
+        return load_scorer(folder, self.machine, text, micro_tokens=self.recipe.micro_tokens)
 
     def evaluates(self) -> bool:
         """Whether the recipe tunes a model and has prompts to compare it on with the one before."""

@@ -241,8 +241,8 @@ def _with_text(record: AnyRecord, text: str) -> AnyRecord:
     return Document(text=text)
 
 
-def conflicts(placed: Iterable[tuple[str, AnyRecord]]) -> list[Problem]:
-    """Prompts that share an id but not their words or facts."""
+def conflicts(placed: Iterable[tuple[str, AnyRecord]], *, facts: bool = True) -> list[Problem]:
+    """Prompts that share an id but not their words or, where those count, their `facts`."""
     first: dict[str, tuple[str, Prompt]] = {}
     problems = []
     for place, record in placed:
@@ -250,7 +250,8 @@ def conflicts(placed: Iterable[tuple[str, AnyRecord]]) -> list[Problem]:
         if prompt is None:
             continue
         there, known = first.setdefault(prompt.id, (place, prompt))
-        if (known.text, known.messages, known.about) != (prompt.text, prompt.messages, prompt.about):
+        other = (known.text, known.messages) != (prompt.text, prompt.messages)
+        if other or (facts and known.about != prompt.about):
             problems.append(Problem(place, f"prompt.id: {prompt.id!r} is another prompt's, at {there}"))
     return problems
 

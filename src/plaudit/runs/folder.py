@@ -23,10 +23,10 @@ import yaml
 from safetensors import SafetensorError
 
 from plaudit.errors import RecipeError, RunError
-from plaudit.recipe import Recipe, recipe_from
+from plaudit.recipe import Recipe, load_recipe, recipe_from
 from plaudit.runs.trackers import Tracker
 
-__all__ = ["MADE", "Checkpoint", "Run", "read_json", "reporting_full_disk", "write_json"]
+__all__ = ["MADE", "Checkpoint", "Run", "read_json", "recipe_around", "reporting_full_disk", "write_json"]
 
 MADE = (
     "summary.json",
@@ -319,6 +319,15 @@ def reporting_full_disk(folder: Path) -> Iterator[None]:
         raise RunError(
             f"the disk of {folder} is full ({free / 2**20:.0f} MiB free): make room and start the same command again"
         ) from error
+
+
+def recipe_around(model: Path) -> Recipe | None:
+    """The recipe of the run that a model is in, or a member of several; nothing where it is in none."""
+    path = Path(os.path.abspath(model))  # links stay: what a link's own folder says counts
+    for run in (path.parent, path.parent.parent):
+        if (run / "config.yaml").exists() and (run / "lineage.json").exists():
+            return load_recipe(run / "config.yaml")
+    return None
 
 
 def _errno(message: str) -> int | None:

@@ -33,6 +33,7 @@ __all__ = [
     "load_members",
     "load_scorer",
     "member_folders",
+    "reward_folder",
     "save_ensemble",
 ]
 
@@ -171,8 +172,15 @@ def save_ensemble(folder: Path, members: Sequence[str], **how: Any) -> None:
     write_json(folder / ENSEMBLE, {"members": list(members), **how})
 
 
+def reward_folder(folder: Path | str) -> Path | str:
+    """Where the reward model of a run is; any other folder or name is a model's itself."""
+    inner = Path(folder) / "reward-model"
+    return inner if inner.exists() and not (Path(folder) / "config.json").exists() else folder
+
+
 def member_folders(folder: Path | str) -> list[Path | str]:
-    """The reward models in a folder: itself, or its members. A name that is no folder is a model's."""
+    """The reward models in a folder, a model's or a run's: itself, or its members. Any other name is a model's."""
+    folder = reward_folder(folder)
     path = Path(folder)
     if not (path / ENSEMBLE).exists():
         return [folder]
@@ -218,6 +226,7 @@ def load_scorer(
     Raises:
         ModelError: there is none, or its head was never trained.
     """
+    folder = reward_folder(folder)
     members = load_members(member_folders(folder), machine, text, micro_tokens=micro_tokens)
     if not (Path(folder) / ENSEMBLE).exists():
         return members[0]
