@@ -190,9 +190,32 @@ def test_a_judge_that_was_cut_is_not_asked_again(tmp_path, serve):
     with journal(tmp_path / "j.jsonl") as into:
         how = compare_answers(GROUPS[:1], chat(serve, verdict, asked), into, annotator="wise", concurrency=1)
         assert (how.pairs, how.unclear, into.lines) == (3, 1, 2)
+        assert how.example == '["gone"]'
         asked.clear()
         how = compare_answers(GROUPS[:1], chat(serve, verdict, asked), into, annotator="wise")
         assert (how.pairs, len(asked), into.lines) == (1, 2, 3)
+
+
+def test_a_judge_without_any_verdict_leaves_the_file_as_it_was(tmp_path, serve):
+    out = tmp_path / "j.jsonl"
+    out.write_text("good labels\n")
+    with (
+        pytest.raises(ScorerError, match=r"no reply of wise held a verdict, .*, on any of 3 pairs.*'hm'"),
+        journal(out) as into,
+    ):
+        compare_answers(GROUPS[:1], chat(serve, lambda text: "hm"), into, annotator="wise")
+    assert [path.name for path in tmp_path.iterdir()] == ["j.jsonl"]
+    assert out.read_text() == "good labels\n"
+
+
+def test_small_scores_keep_their_order(tmp_path):
+    groups = [group_of_texts(Prompt(text="p"), [("a", True), ("bb", True)])]
+    tiny = FunctionScorer(lambda prompt, answer: 1e-9 * len(answer) / 3)
+    with journal(tmp_path / "s.jsonl") as into:
+        score_answers(groups, tiny, into, annotator="me", gives="scores")
+    (found,) = read(tmp_path / "s.jsonl")
+    assert isinstance(found.verdict, ScoresVerdict)
+    assert found.verdict.scores == (3.33333333e-10, 6.66666667e-10)
 
 
 def test_nothing_to_compare(tmp_path, serve):

@@ -16,7 +16,7 @@ from itertools import combinations
 from pathlib import Path
 from typing import Literal
 
-from plaudit.errors import NumberError, RecordError
+from plaudit.errors import NumberError, RecordError, ScorerError
 from plaudit.reading.writing import write_bytes
 from plaudit.records import Comparison, Group, Judgement, Prompt, Ranking
 from plaudit.records import Scores as ScoresVerdict
@@ -24,7 +24,7 @@ from plaudit.runs.progress import progress, say
 from plaudit.scorers.judge import ChatJudge, Opinion
 from plaudit.scorers.seam import Scorer
 
-__all__ = ["Journal", "Tally", "compare_answers", "journal", "ranks_of", "score_answers"]
+__all__ = ["Journal", "Tally", "compare_answers", "journal", "ranks_of", "score_answers", "shortened"]
 
 _GROUPS_AT_ONCE = 32
 
@@ -43,6 +43,11 @@ def ranks_of(scores: Sequence[float], tolerance: float = 0.0) -> tuple[int, ...]
             rank, best = rank + 1, scores[place]
         ranks[place] = rank
     return tuple(ranks)
+
+
+def shortened(score: float) -> float:
+    """A score with nine significant digits, more than fp32 has: short in a file, and none so small that it is lost."""
+    return float(f"{score:.9g}")
 
 
 class Journal:
@@ -152,7 +157,7 @@ def score_answers(
                     verdict=(
                         Ranking(ranks=ranks_of(values, tolerance))
                         if gives == "ranking"
-                        else ScoresVerdict(scores=tuple(round(value, 6) for value in values))
+                        else ScoresVerdict(scores=tuple(shortened(value) for value in values))
                     ),
                     annotator=annotator,
                 )
@@ -170,6 +175,8 @@ class Tally:
     """Pairs on which it changed its mind with the order: ties."""
     unclear: int
     """Pairs on which a reply of its said nothing: left out."""
+    example: str = ""
+    """The first of these replies."""
 
 
 def compare_answers(
@@ -185,16 +192,17 @@ def compare_answers(
         concurrency: pairs under way at once; what is written does not depend on it.
 
     Raises:
-        ScorerError: the judge cannot be reached, or its replies are no chat completions.
+        ScorerError: the judge cannot be reached, its replies are no chat completions, or none holds a verdict.
         RecordError: no prompt has two answers.
     """
     pairs = [(group.prompt, pair) for group in groups for pair in combinations(_texts(group), 2)]
     if not pairs:
         raise RecordError(f"none of {len(groups)} prompts has 2 different answers: there is nothing to compare")
     left = [(prompt, pair) for prompt, pair in pairs if not into.has(prompt, pair)]
-    unsteady = unclear = 0
+    unsteady = 0
+    unclear: list[str] = []
 
-    def ask(one: tuple[Prompt, tuple[str, str]]) -> Opinion | None:
+    def ask(one: tuple[Prompt, tuple[str, str]]) -> Opinion | str:
         return judge.compare(one[0], *one[1])
 
     with (
@@ -203,13 +211,18 @@ def compare_answers(
     ):
         for (prompt, pair), opinion in zip(left, threads.map(ask, left), strict=True):
             advance(1)
-            if opinion is None:
-                unclear += 1
+            if isinstance(opinion, str):
+                unclear.append(opinion)
                 continue
             unsteady += not opinion.steady
             verdict = Comparison(preferred=opinion.preferred)
             into.add([Judgement(prompt=prompt, answers=pair, verdict=verdict, annotator=annotator)])
-    return Tally(pairs=len(left), unsteady=unsteady, unclear=unclear)
+    if not into.lines:
+        raise ScorerError(
+            f"{judge.service.url}: no reply of {judge.model} held a verdict, such as [[A]], on any of {len(pairs)} "
+            f"pairs, so that nothing is written; one of them: {unclear[0][:200]!r}"
+        )
+    return Tally(pairs=len(left), unsteady=unsteady, unclear=len(unclear), example="".join(unclear[:1]))
 
 
 def _texts(group: Group) -> tuple[str, ...]:

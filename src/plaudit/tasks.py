@@ -14,7 +14,7 @@ from rich.table import Table
 from plaudit.errors import ModelError, NumberError, RecipeError, RecordError, RunError
 from plaudit.evaluation.best_of_n import best_answers
 from plaudit.evaluation.reward import GROUPS, Judged, best_of_answers, examine, read_judged
-from plaudit.labels import Tally, compare_answers, journal, score_answers
+from plaudit.labels import Tally, compare_answers, journal, score_answers, shortened
 from plaudit.models.export import Target, export_reward
 from plaudit.models.load import choose_machine, context_of, load_language, load_tokenizer
 from plaudit.reading import load
@@ -152,7 +152,7 @@ def score_file(model: Path, answers: Path, out: Path, *, cut_prompts: bool = Fal
             columns = {"scores": scorer.score_texts(part)} if isinstance(scorer, ModelScorer) else _said(scorer, part)
             values = {name: iter(column) for name, column in columns.items()}
             for prompt, texts in part:
-                given = {name: [round(next(column), 6) for _ in texts] for name, column in values.items()}
+                given = {name: [shortened(next(column)) for _ in texts] for name, column in values.items()}
                 if not all(map(math.isfinite, given["scores"])):
                     raise NumberError(f"{model} gives the answers to prompt {prompt.id} the scores {given['scores']}")
                 lines.append({"prompt": prompt.to_json(), "answers": [text for text, _ in texts], **given})

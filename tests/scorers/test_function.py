@@ -56,6 +56,7 @@ def test_a_file_may_hold_classes_and_be_named_twice(file):
         ("grade = 3", "grade", "holds no function"),
         ("import nothing_of_that_name", "grade", "fails as it is loaded: ModuleNotFoundError: No module named"),
         ("def grade(", "grade", "fails as it is loaded: SyntaxError"),
+        ("raise SystemExit(3)", "grade", "fails as it is loaded: SystemExit: 3"),
         ("def grade(answer): return 1", "grade", "is called with a prompt and an answer's text, but takes other"),
     ],
 )
@@ -75,6 +76,8 @@ def test_a_file_that_is_not_there():
         ("{'a': 1}[x[1]]", False, r"rules\.py:grade: KeyError: 'so', on an answer to prompt p: 'so'"),
         ("'good'", False, r"must return a number, returned 'good' for an answer to prompt p: 'so'"),
         ("None", False, "must return a number, returned None"),
+        ("10**400", False, "must return a number, returned 1000"),
+        ("exit(3)", False, r"SystemExit: 3, on an answer to prompt p: 'so'"),
         ("1 / 0", True, "ZeroDivisionError: division by zero, on 3 answers, the first to prompt p"),
         ("[1, 2]", True, "returned 2 numbers for 3 answers, the first to prompt p"),
         ("[1, 2, 'x']", True, "returned 'x' for an answer to prompt q: 'meow'"),

@@ -10,7 +10,7 @@ import pytest
 from plaudit.errors import ScorerError
 from plaudit.records import Preferred, Prompt
 from plaudit.scorers import Service
-from plaudit.scorers.judge import ChatJudge, chat_address, question, verdict_in
+from plaudit.scorers.judge import ChatJudge, Opinion, chat_address, question, verdict_in
 
 PROMPT = Prompt(text="Why is the sky {first}?", id="p")
 
@@ -38,26 +38,29 @@ def longer(first: str, second: str) -> str:
 )
 def test_what_it_says_in_both_orders_counts(serve, answers, preferred):
     opinion = judge(serve, longer).compare(PROMPT, *answers)
-    assert opinion is not None
+    assert isinstance(opinion, Opinion)
     assert (opinion.preferred, opinion.steady) == (preferred, True)
 
 
 @pytest.mark.parametrize("habit", ["[[A]]", "[[B]]"])
 def test_one_that_always_prefers_a_place_finds_ties_only(serve, habit):
     opinion = judge(serve, lambda first, second: habit).compare(PROMPT, "because", "so")
-    assert opinion is not None
+    assert isinstance(opinion, Opinion)
     assert (opinion.preferred, opinion.steady) == (Preferred.TIE, False)
 
 
 def test_a_tie_one_way_and_a_winner_the_other_is_a_tie(serve):
     opinion = judge(serve, lambda first, second: "[[A]]" if first == "so" else "[[C]]").compare(PROMPT, "so", "no")
-    assert opinion is not None
+    assert isinstance(opinion, Opinion)
     assert (opinion.preferred, opinion.steady) == (Preferred.TIE, False)
 
 
 def test_a_reply_without_a_verdict_says_nothing(serve):
-    assert judge(serve, lambda first, second: "Both are fine, A or B.").compare(PROMPT, "because", "so") is None
-    assert judge(serve, lambda first, second: None).compare(PROMPT, "because", "so") is None
+    said = judge(serve, lambda first, second: "Both are fine, A or B.").compare(PROMPT, "because", "so")
+    assert said == "Both are fine, A or B."
+    assert judge(serve, lambda first, second: None).compare(PROMPT, "because", "so") == "null"
+    half = judge(serve, lambda first, second: "[[A]]" if first == "so" else "hm").compare(PROMPT, "because", "so")
+    assert half == "hm"
 
 
 def test_it_is_asked_twice_with_the_answers_exchanged(serve):

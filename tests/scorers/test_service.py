@@ -149,6 +149,8 @@ def test_one_that_is_not_there():
         (200, [1, 2, 3], r"found \[1, 2, 3\]"),
         (200, b"<html>hello", "the reply is not JSON: '<html>hello'"),
         (200, b"\xff\xfe", "the reply is not JSON"),
+        (200, b"[" * 100_000, "the reply is not JSON"),
+        (200, b'{"scores": [1, 2, 1' + b"0" * 400 + b"]}", "prompt q is 1000"),
         (400, {"error": "bad prompt"}, "status 400: .*bad prompt"),
         (302, b"", "status 302"),
         (500, b"oh dear", r"status 500: 'oh dear' \(tried 2 times\)"),
@@ -180,3 +182,19 @@ def test_the_token_is_read_from_the_environment(monkeypatch):
     monkeypatch.delenv("JUDGE_TOKEN")
     with pytest.raises(ScorerError, match="the environment does not hold JUDGE_TOKEN"):
         bearer("JUDGE_TOKEN")
+
+
+@pytest.mark.parametrize("token", ["abc\ndef", "tökén"])
+def test_a_token_that_no_header_carries_is_refused_unshown(monkeypatch, token):
+    monkeypatch.setenv("JUDGE_TOKEN", token)
+    with pytest.raises(ScorerError, match="the token in JUDGE_TOKEN holds a line break") as caught:
+        bearer("JUDGE_TOKEN")
+    assert token[:3] not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "url", ["http://localhost:80x/", "http://[::1", "http://localhost:99999/", "http://", "ftp://a/", "localhost:80"]
+)
+def test_what_is_no_address_is_refused_before_it_is_asked(url):
+    with pytest.raises(ScorerError, match="is no address"):
+        Service(url)

@@ -253,3 +253,35 @@ def test_tokens_and_numbers():
     assert batch.sure_P.tolist() == pytest.approx([0.9, 0.75 * 0.9 + 0.25 * 0.1, 0.9])
     lengths = [3, 2, 1, 2, 2, 2]
     assert batch.offset_B.tolist() == pytest.approx([0.5 * (math.log(n) - 1) for n in lengths])
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        ({"centring": 0.1}, r"reward\.centring is for comparisons, rankings and choices"),
+        ({"negatives": 0.5}, r"reward\.negatives is for comparisons"),
+        ({"curriculum": True}, r"reward\.curriculum is for judgements that differ in stated strength"),
+        ({"grades": 7}, r"reward\.grades is for scores that are read as grades"),
+        ({"ratings": "squared"}, r"reward\.ratings is for scores, .* \(1 by thumb\): leave it out"),
+        ({"rankings": "whole"}, r"reward\.rankings is for rankings"),
+        ({"choices": "pairs"}, r"reward\.choices is for choices of the best"),
+    ],
+)
+def test_a_setting_with_nothing_to_read_is_refused(given, says):
+    thumb = judged(["a"], Thumb(up=True))
+    settings = Reward.model_validate(given)
+    with pytest.raises(RecordError, match=says):
+        check_read(said_by([thumb], settings)[1], settings, [thumb])
+    strong = judged(["a", "b"], Comparison(preferred=Preferred.FIRST, strength=2.0), prompt="s")
+    read = [thumb, strong, BETTER, RANKED, STAR, RATED, judged(["a", "b"], Choice(best=0))]
+    check_read(said_by(read, settings)[1], settings, read)
+
+
+def test_a_quality_that_nobody_judged_is_refused():
+    """Its head would stay as it was drawn, and count in the reward."""
+    settings = Reward(qualities={"helpful": 1, "harmles": 0.5, "unused": 0})
+    about = [BETTER.model_copy(update={"quality": name}) for name in ("helpful", "harmless")]
+    mix = said_by(about, settings)[1]
+    with pytest.raises(RecordError, match=r"gives harmles a weight .* 1 left out: about harmless, which is not in"):
+        check_read(mix, settings, about)
+    check_read(mix, Reward(qualities={"helpful": 1, "unused": 0}), about)

@@ -131,9 +131,10 @@ def label(
 
     service = Service(chat_address(judge or ""), timeout=timeout, token=bearer(token_from))
     count, how = tasks.judge_file(file, out, ChatJudge(service, judge_model or ""), annotator=annotator)
+    such = f", such as {how.example[:80]!r}" if how.unclear else ""
     typer.echo(
         f"{out}: {count} comparisons by {annotator or judge_model}; of {how.pairs} made now, {how.unsteady} are ties "
-        f"because the order changed its mind, and {how.unclear} are left out because a reply held no verdict"
+        f"because the order changed its mind, and {how.unclear} are left out because a reply held no verdict{such}"
     )
 
 

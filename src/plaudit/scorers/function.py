@@ -38,7 +38,7 @@ def load_function(path: str, *called_with: str) -> Callable[..., Any]:
     sys.modules[module_name] = module  # dataclasses and pickle look their module up there
     try:
         spec.loader.exec_module(module)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise ScorerError(f"{path}: the file fails as it is loaded: {_said(error)}") from error
     function: Callable[..., Any] | None = getattr(module, name, None)
     if function is None or not callable(function):
@@ -82,7 +82,7 @@ class OwnFunctionScorer:
     def _one(self, prompt: Prompt, text: str) -> float:
         try:
             value = self.function(prompt, text)
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise ScorerError(f"{self.path}: {_said(error)}, on {_about(prompt, text)}") from error
         return self._number(value, prompt, text)
 
@@ -92,7 +92,7 @@ class OwnFunctionScorer:
         where = f"{len(texts)} answers, the first to prompt {texts[0][0].id}"
         try:
             values = list(self.function(texts))
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise ScorerError(f"{self.path}: {_said(error)}, on {where}") from error
         if len(values) != len(texts):
             raise ScorerError(f"{self.path}: returned {len(values)} numbers for {where}")
@@ -101,13 +101,13 @@ class OwnFunctionScorer:
     def _number(self, value: Any, prompt: Prompt, text: str) -> float:
         try:
             return float(value)
-        except (TypeError, ValueError) as error:
+        except (TypeError, ValueError, OverflowError) as error:
             raise ScorerError(
                 f"{self.path}: must return a number, returned {value!r:.60} for {_about(prompt, text)}"
             ) from error
 
 
-def _said(error: Exception) -> str:
+def _said(error: BaseException) -> str:
     return f"{type(error).__name__}: {error}"
 
 

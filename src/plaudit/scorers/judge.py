@@ -105,20 +105,21 @@ class ChatJudge:
         self.service = service
         self.model = model
 
-    def compare(self, prompt: Prompt, first: str, second: str) -> Opinion | None:
-        """The better answer if the judge prefers it in both orders, else a tie; None where a reply says nothing.
+    def compare(self, prompt: Prompt, first: str, second: str) -> Opinion | str:
+        """The better answer if the judge prefers it in both orders, else a tie; or a reply that holds no verdict.
 
         Raises:
             ScorerError: the service cannot be reached in time, or its reply is not a chat completion.
         """
-        said = [self._ask(prompt, *order) for order in ((first, second), (second, first))]
-        straight = {"A": Preferred.FIRST, "B": Preferred.SECOND, "C": Preferred.TIE, None: None}[said[0]]
-        turned = {"A": Preferred.SECOND, "B": Preferred.FIRST, "C": Preferred.TIE, None: None}[said[1]]
-        if straight is None or turned is None:
-            return None
+        replies = [self._ask(prompt, *order) for order in ((first, second), (second, first))]
+        said = [verdict_in(reply) for reply in replies]
+        if None in said:
+            return replies[said.index(None)]
+        straight = {"A": Preferred.FIRST, "B": Preferred.SECOND}.get(said[0] or "", Preferred.TIE)
+        turned = {"A": Preferred.SECOND, "B": Preferred.FIRST}.get(said[1] or "", Preferred.TIE)
         return Opinion(straight if straight is turned else Preferred.TIE, steady=straight is turned)
 
-    def _ask(self, prompt: Prompt, first: str, second: str) -> str | None:
+    def _ask(self, prompt: Prompt, first: str, second: str) -> str:
         request = {
             "model": self.model,
             "messages": [{"role": "user", "content": question(prompt, first, second)}],
@@ -131,4 +132,4 @@ class ChatJudge:
         except (KeyError, IndexError, TypeError) as error:
             found = json.dumps(reply)[:200]
             raise ScorerError(f"{self.service.url}: {about}: the reply is no chat completion: {found}") from error
-        return verdict_in(content) if isinstance(content, str) else None
+        return content if isinstance(content, str) else json.dumps(content, ensure_ascii=False)

@@ -34,13 +34,16 @@ def bearer(variable: str | None) -> str | None:
     """The token that an environment variable holds; nothing where no variable is named.
 
     Raises:
-        ScorerError: the environment does not hold it.
+        ScorerError: the environment does not hold it, or holds what no header can carry.
     """
     if variable is None:
         return None
-    if not os.environ.get(variable):
+    token = os.environ.get(variable)
+    if not token:
         raise ScorerError(f"the environment does not hold {variable}, which should be the service's token")
-    return os.environ[variable]
+    if not (token.isascii() and token.isprintable()):  # it is a secret: no message shows it
+        raise ScorerError(f"the token in {variable} holds a line break or a character beyond ASCII: copy it again")
+    return token
 
 
 class Service:
@@ -56,6 +59,9 @@ class Service:
         backoff: seconds before the first of them.
         token: sent as `Authorization: Bearer`.
         sleep: waits for so many seconds.
+
+    Raises:
+        ScorerError: the address is none.
     """
 
     def __init__(
@@ -68,6 +74,12 @@ class Service:
         token: str | None = None,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
+        try:
+            address = httpx2.URL(url)
+        except (httpx2.InvalidURL, ValueError) as error:
+            raise ScorerError(f"{url!r} is no address: {error}") from error
+        if address.scheme not in ("http", "https") or not address.host or not 0 < (address.port or 80) < 2**16:
+            raise ScorerError(f"{url!r} is no address of a service, such as http://127.0.0.1:8000/score")
         self.url = url
         self.timeout = timeout
         self.retries = retries
@@ -108,7 +120,7 @@ class Service:
     def _read(self, reply: httpx2.Response, about: str) -> Any:
         try:
             return json.loads(reply.content)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise ScorerError(f"{self.url}: {about}: the reply is not JSON: {reply.text[:200]!r}") from error
 
     async def _send(self, request: Mapping[str, Any]) -> httpx2.Response:
@@ -159,12 +171,19 @@ class HttpScorer:
         if len(scores) != len(batch):
             raise ScorerError(f"{where}: {len(scores)} scores came for {len(batch)} answers")
         for score, (prompt, answer) in zip(scores, batch, strict=True):
-            if isinstance(score, bool) or not isinstance(score, int | float) or not math.isfinite(score):
+            if isinstance(score, bool) or not isinstance(score, int | float) or not _is_finite(score):
                 raise ScorerError(
                     f"{where}: the score of an answer to prompt {prompt.id} is {score!r:.60}, which is no number: "
                     f"{answer.text[:60]!r}"
                 )
         return [float(score) for score in scores]
+
+
+def _is_finite(score: int | float) -> bool:
+    try:
+        return math.isfinite(score)
+    except OverflowError:  # an integer beyond every float
+        return False
 
 
 def _as_json(prompt: Prompt, answer: Answer) -> dict[str, Any]:

@@ -92,8 +92,10 @@ class Mix:
     """Answers with each grade; empty where there are none."""
     spread: tuple[float, float]
     """Mean and standard deviation of all scores, on scales from 0 to 1, by which ratings are standardised."""
+    about: dict[str, int]
+    """Judgements by what they are about, `no quality` for those that do not say."""
     pooled: dict[str, int]
-    """Judgements by what they are about, where several things go into one score; else nothing."""
+    """The same where several things go into one score; else nothing."""
 
     def has(self, *kinds: Said) -> bool:
         """Whether a judgement takes one of these losses."""
@@ -184,6 +186,26 @@ def check_read(mix: Mix, settings: Reward, everything: Iterable[Judgement]) -> N
             f"reward.margin {settings.margin:g} is times the strength that a comparison states, and none states one: "
             "leave it out"
         )
+    for name, read, where in (
+        ("centring", mix.has(*COMPARED), "comparisons, rankings and choices"),
+        ("negatives", mix.has(*COMPARED), "comparisons, rankings and choices"),
+        ("curriculum", any(_clearness(everything)), "judgements that differ in stated strength or distance of scores"),
+        ("grades", mix.has(Said.GRADE), "scores that are read as grades (reward.ratings)"),
+        ("ratings", any(isinstance(one.verdict, Scores) for one in everything), "scores"),
+        ("rankings", any(isinstance(one.verdict, Ranking) for one in everything), "rankings"),
+        ("choices", any(isinstance(one.verdict, Choice) for one in everything), "choices of the best"),
+    ):
+        if not read and getattr(settings, name) != Reward.model_fields[name].default:
+            raise RecordError(
+                f"reward.{name} is for {where}, and there are none such to train on ({mix.describe()}): leave it out"
+            )
+    unjudged = [name for name, weight in settings.qualities.items() if weight and not mix.about.get(name)]
+    if unjudged:
+        raise RecordError(
+            f"reward.qualities gives {', '.join(unjudged)} a weight in the reward, but no judgement to train on is "
+            f"about that ({mix.describe()}), so that its head would stay random: leave it out, or say in `quality` of "
+            "a judgement or of its source what it is about"
+        )
     names = {judgement.annotator or "" for judgement in everything}
     if unknown := settings.annotators.keys() - names:
         raise RecordError(
@@ -232,6 +254,7 @@ def _mix(found: Sequence[Judged], left_out: dict[str, int], settings: Reward, sp
         tie_share=tied / pairs if pairs else 0.0,
         grade_counts=tuple(grades[grade] for grade in range(settings.grades)) if grades else (),
         spread=spread,
+        about=dict(about),
         pooled=dict(about) if len(about) > 1 and not settings.qualities else {},
     )
 
