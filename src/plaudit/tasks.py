@@ -308,6 +308,8 @@ def evaluate_reward(
     probes: int,
     cut_prompts: bool,
     skip_bad: bool,
+    columns: Mapping[str, str] | None = None,
+    quality: str | None = None,
 ) -> dict[str, Any]:
     """Say how far a reward model can be trusted, and write `evaluation.json` and the page `report.html` about it.
 
@@ -323,6 +325,8 @@ def evaluate_reward(
         probes: prompts whose best answer is spoiled; 0 for none.
         cut_prompts: read the end of a prompt that has too many tokens, instead of refusing it.
         skip_bad: leave out rows that cannot be read, instead of refusing the file.
+        columns: the files' column for a name that a format knows.
+        quality: what the judgements are about that do not say it themselves.
 
     Returns:
         What `evaluation.json` holds.
@@ -331,8 +335,9 @@ def evaluate_reward(
         RecordError: a file cannot be read as what it should be.
         TextError: a prompt has too many tokens.
     """
-    judged = [item for file in files for item in read_judged(file, by or GROUPS, skip_bad=skip_bad)]
-    there = {name for item in judged for name in (*item.facts, "annotator", "answers")}
+    how: dict[str, Any] = {"columns": columns, "quality": quality, "skip_bad": skip_bad}
+    judged = [item for file in files for item in read_judged(file, by or GROUPS, **how)]
+    there = {name for item in judged for name in (*item.facts, "annotator", "quality", "answers")}
     if unknown := sorted(set(by) - there):
         raise RecordError(f"--by {', '.join(unknown)}: no row has such a column with short values")
     groups = _sampled_groups(answers) if answers is not None else []

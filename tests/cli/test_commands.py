@@ -9,7 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -80,9 +80,12 @@ class Rooms:
         probes: int,
         cut_prompts: bool,
         skip_bad: bool,
+        columns: Mapping[str, str] | None = None,
+        quality: str | None = None,
     ) -> dict[str, Any]:
         asked = {"model": model, "files": list(files), "out": out, "answers": answers, "by": tuple(by)}
         asked |= {"probes": probes, "cut_prompts": cut_prompts, "skip_bad": skip_bad}
+        asked |= {"columns": columns, "quality": quality}
         self.calls.append(("evaluate_reward", asked))
         return {"accuracy": 0.5}
 
@@ -361,7 +364,7 @@ def test_evaluate_reward_tests_the_runs_reward_model(rooms, tmp_path):
     assert plaudit_("evaluate", "reward", run, one, two).exit_code == 0
     out = run / "reward-model" / "evaluation"
     asked = {"model": run / "reward-model", "files": [one, two], "out": out, "answers": None, "by": ()}
-    asked |= {"probes": 200, "cut_prompts": False, "skip_bad": False}
+    asked |= {"probes": 200, "cut_prompts": False, "skip_bad": False, "columns": {}, "quality": None}
     shown = ("show_reward_evaluation", {"found": {"accuracy": 0.5}, "out": out})
     assert rooms.calls == [("evaluate_reward", asked), shown]
 
@@ -370,10 +373,12 @@ def test_every_option_of_evaluate_reward(rooms, tmp_path):
     run, file, out = make_run(tmp_path / "run", "reward-model"), tmp_path / "one.jsonl", tmp_path / "out"
     file.write_text("")
     options = ["--by", "topic", "--by", "who", "--no-probes", "--answers", file, "--cut-prompts", "--skip-bad"]
+    options += ["--column", "prompt=wish", "--column", "chosen=good", "--quality", "kind"]
     result = plaudit_("evaluate", "reward", run, file, "--out", out, *options)
     assert result.exit_code == 0, result.output
     (_, asked), _ = rooms.calls
     wanted = {"out": out, "answers": file, "by": ("topic", "who"), "probes": 0, "cut_prompts": True, "skip_bad": True}
+    wanted |= {"columns": {"prompt": "wish", "chosen": "good"}, "quality": "kind"}
     assert asked == {"model": run / "reward-model", "files": [file], **wanted}
 
 

@@ -98,6 +98,22 @@ def test_a_file_without_judgements_is_refused(tmp_path):
 # --- scoring --------------------------------------------------------------------------------------------------------
 
 
+def test_columns_and_what_was_judged_can_be_said(tmp_path):
+    """As a recipe's source says them; `by` goes by the file's own names."""
+    rows = [{"wish": "p", "good": "aa", "bad": "b", "level": "easy"}]
+    path = write(tmp_path / "own.jsonl", *rows)
+    with pytest.raises(RecordError, match=r"own\.jsonl: row: no format has the columns"):
+        read_judged(path)
+    columns = {"prompt": "wish", "chosen": "good", "rejected": "bad"}
+    (item,) = read_judged(path, ("level",), columns=columns, quality="kind")
+    assert (item.judgement.prompt.text, item.judgement.answers, item.judgement.quality) == ("p", ("aa", "b"), "kind")
+    assert item.facts["level"] == "easy"
+    with pytest.raises(RecordError, match=r"own\.jsonl: columns: no row has goods, which chosen should be \(did you"):
+        read_judged(path, columns={**columns, "chosen": "goods"})
+    with pytest.raises(RecordError, match=r"columns: no format knows the name promt \(did you mean prompt\?\)"):
+        read_judged(path, columns={"promt": "question"})
+
+
 def test_what_several_judged_is_scored_once(tmp_path):
     row = {"instruction": "p", "response1": "aa", "response2": "b", "annotator1": 1, "annotator2": 2, "annotator3": 1}
     scorer = Counting()

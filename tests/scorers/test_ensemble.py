@@ -123,6 +123,8 @@ def test_adapters_of_one_trunk_share_it(family, tmp_path):
         save_adapter(
             model, made / f"member-{m}", tiny_tokenizer(), trunk="../trunk", reward_gain=1.0 + m, reward_bias=0.5
         )
+        targets = json.loads((made / f"member-{m}" / "adapter_config.json").read_text())["target_modules"]
+        assert targets == sorted(targets)  # PEFT has them in a set's order, another in each process
     names = [f"member-{m}" for m in range(3)]
     save_ensemble(made, names, combine="mean", caution=1.0, reward_gain=1.0, reward_bias=0.0)
     made.rename(tmp_path / "moved")

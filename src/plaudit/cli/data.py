@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from plaudit.cli.columns import Columns, column_pairs
 from plaudit.cli.guard import guarded
 from plaudit.cli.help import with_settings
 from plaudit.scoring import Scoring
@@ -35,10 +36,7 @@ def check(
     file: Annotated[str, typer.Argument(metavar="FILE", help="A file, a dataset folder, or a dataset's name.")],
     format: Annotated[str, typer.Option(metavar="NAME", help="What the rows are; `auto` recognises them.")] = "auto",
     kind: Annotated[Kind | None, typer.Option(help="What they are wanted for. [default: what most rows are]")] = None,
-    column: Annotated[
-        list[str] | None,
-        typer.Option(metavar="NAME=COLUMN", help="Your column for a name that the format knows; may be repeated."),
-    ] = None,
+    column: Columns = None,
     name: Annotated[
         str | None,
         typer.Option(metavar="NAME", help="Which configuration of a Hugging Face dataset.", show_default=False),
@@ -54,7 +52,7 @@ def check(
 
     from plaudit.reading.check import check_file, render
 
-    report = check_file(file, format, kind, _pairs(column or []), name=name, split=split, learn=_learned)
+    report = check_file(file, format, kind, column_pairs(column), name=name, split=split, learn=_learned)
     render(report, Console(), most=most)
     if not report.ok:
         raise typer.Exit(1)
@@ -156,15 +154,3 @@ def _scorers(given: list[str]) -> dict[str, Scoring]:
         count = sum(name.partition("-")[0] == kind for name in named) + 1
         named[kind if count == 1 else f"{kind}-{count}"] = value
     return recipe_from({"world": {}, "scorers": named}, where="--scorer").scorers
-
-
-def _pairs(given: list[str]) -> dict[str, str]:
-    from plaudit.errors import RecordError
-
-    pairs = {}
-    for pair in given:
-        name, equals, column = pair.partition("=")
-        if not (name and equals and column):
-            raise RecordError(f"--column takes NAME=COLUMN, such as prompt=question; found {pair!r}")
-        pairs[name] = column
-    return pairs

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
+from plaudit.cli.columns import Columns, column_pairs
 from plaudit.cli.guard import guarded
 
 __all__ = ["add_to"]
@@ -160,13 +161,22 @@ def evaluate_reward(
             "--by",
             metavar="COLUMN",
             help="Split accuracy by a column; may be given many times. [default: subset, section, category, scenario, "
-            "language, file, annotator, answers, where they are]",
+            "language, file, annotator, quality, answers, where they are]",
             show_default=False,
         ),
     ] = None,
     probes: Annotated[bool, typer.Option("--probes/--no-probes", help="Score answers spoiled on purpose, too.")] = True,
     cut_prompts: CutPrompts = False,
     skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Leave out rows that cannot be read.")] = False,
+    column: Columns = None,
+    quality: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="What the judgements are about that do not say it themselves, one of the model's qualities.",
+            show_default=False,
+        ),
+    ] = None,
 ) -> None:
     """Say how far a reward model can be trusted, on judgements that it was not trained on.
 
@@ -190,6 +200,8 @@ def evaluate_reward(
         probes=PROBED if probes else 0,
         cut_prompts=cut_prompts,
         skip_bad=skip_bad,
+        columns=column_pairs(column),
+        quality=quality,
     )
     tasks.show_reward_evaluation(found, into)
 

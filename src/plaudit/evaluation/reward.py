@@ -16,11 +16,11 @@ from plaudit.evaluation.best_of_n import best_of_n_curve
 from plaudit.evaluation.pairs import Scored
 from plaudit.evaluation.probes import cases_of, order_swap, probe
 from plaudit.evaluation.rewardbench import Row2, is_row_2, judgement_of_2, rewardbench, rewardbench_2
-from plaudit.reading.fields import Fields
 from plaudit.reading.files import read_rows
 from plaudit.reading.formats import recognise
-from plaudit.reading.loading import conflicts
+from plaudit.reading.loading import check_columns, conflicts, fields_of
 from plaudit.reading.rows import Problem, Row, listing
+from plaudit.recipe import Source
 from plaudit.records import Answer, Ended, Group, Judgement, Prompt, describe
 from plaudit.runs.progress import progress, say
 from plaudit.scorers import Scorer, Scores
@@ -59,13 +59,21 @@ class Judged:
     """How many of the answers are right, in a row of RewardBench 2."""
 
 
-def read_judged(path: Path, by: Sequence[str] = GROUPS, *, skip_bad: bool = False) -> list[Judged]:
+def read_judged(
+    path: Path,
+    by: Sequence[str] = GROUPS,
+    *,
+    columns: Mapping[str, str] | None = None,
+    quality: str | None = None,
+    skip_bad: bool = False,
+) -> list[Judged]:
     """The judgements of a file in any known format, or in RewardBench 2's, each with the facts of its row.
 
     Args:
         path: a file that `plaudit.reading` knows.
-        by: the columns to keep as facts; `id` and `subset` are kept in any case.
-
+        by: the columns to keep as facts, as the file calls them; `id` and `subset` are kept in any case.
+        columns: the file's column for a name that a format knows.
+        quality: what the judgements are about that do not say it themselves.
         skip_bad: leave out rows that cannot be read, and say how many.
 
     Raises:
@@ -73,13 +81,16 @@ def read_judged(path: Path, by: Sequence[str] = GROUPS, *, skip_bad: bool = Fals
     """
     found: list[Judged] = []
     placed: list[tuple[str, Judgement]] = []
+    source = Source(path=str(path), columns=dict(columns or {}))
+    check_columns(source)
     rows, problems = _rows(path)
-    second = bool(rows) and all(is_row_2(fields) for _, fields in rows[:_LOOK_AT])
     try:
-        known = None if second or not rows else recognise([fields for _, fields in rows[:_LOOK_AT]])
+        known_as = fields_of(source, rows)
+        second = bool(rows) and all(is_row_2(fields) for fields in known_as[:_LOOK_AT])
+        known = None if second or not rows else recognise(known_as[:_LOOK_AT])
     except RecordError as error:
         raise RecordError(f"{path}: {error}") from error
-    for row, fields in rows:
+    for row, fields in zip(rows, known_as, strict=True):
         try:
             records = [judgement_of_2(fields)] if known is None else known.read(fields)
         except ValidationError as error:
@@ -92,6 +103,8 @@ def read_judged(path: Path, by: Sequence[str] = GROUPS, *, skip_bad: bool = Fals
             if not isinstance(record, Judgement):
                 problems.append(Problem(row.place, f"row: a {type(record).__name__.lower()} judges nothing"))
                 continue
+            if quality is not None and record.quality is None:
+                record = record.model_copy(update={"quality": quality})
             placed.append((row.place, record))
             facts = {"file": path.name, **_facts({**record.prompt.about, **row.value}, {*by, "id", "subset"})}
             found.append(
@@ -108,8 +121,8 @@ def read_judged(path: Path, by: Sequence[str] = GROUPS, *, skip_bad: bool = Fals
     return found
 
 
-def _rows(path: Path) -> tuple[list[tuple[Row, Fields]], list[Problem]]:
-    rows: list[tuple[Row, Fields]] = []
+def _rows(path: Path) -> tuple[list[Row], list[Problem]]:
+    rows: list[Row] = []
     problems: list[Problem] = []
     for item in read_rows(path):
         if isinstance(item, Problem):
@@ -117,7 +130,7 @@ def _rows(path: Path) -> tuple[list[tuple[Row, Fields]], list[Problem]]:
         elif not isinstance(item.value, Mapping):
             problems.append(Problem(item.place, f"row: needs an object (found {item.value!r:.60})"))
         else:
-            rows.append((item, Fields(item.value)))
+            rows.append(item)
     return rows, problems
 
 

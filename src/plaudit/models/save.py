@@ -56,8 +56,17 @@ def save_adapter(model: Any, folder: Path, tokenizer: Any, *, trunk: str, **conf
     model.peft_config[model.active_adapter].base_model_name_or_path = trunk
     with _written(folder, model, tokenizer, config) as aside:
         model.save_pretrained(aside, save_embedding_layers=False)  # the trunk keeps them
+        _sort_targets(aside / "adapter_config.json")
         bare(model).config.save_pretrained(aside)
         (aside / "README.md").write_text(_HOW_TO_PUT_ON.format(trunk=trunk), encoding="utf-8")
+
+
+def _sort_targets(path: Path) -> None:
+    """Put what PEFT keeps as a set in an order, so that the same run writes the same bytes."""
+    config = json.loads(path.read_text("utf-8"))
+    if isinstance(config.get("target_modules"), list):
+        config["target_modules"].sort()
+    path.write_text(json.dumps(config, indent=2), encoding="utf-8")
 
 
 @contextlib.contextmanager

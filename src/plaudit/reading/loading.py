@@ -127,7 +127,7 @@ def read_source(
         rows = rows[: source.limit]
     total = len(rows) + len(problems)
     try:
-        fields = _fields(source, rows)
+        fields = fields_of(source, rows)
         chosen = _format(source, fields)
     except RecordError as error:
         problems.insert(0, Problem(source.path, str(error)))
@@ -162,6 +162,15 @@ def _check_settings(source: Source, kind: Kind | None, split_text: SplitText | N
             raise RecordError(f"{source.path}: prompt_tokens needs a tokenizer: pass split_text")
     if source.format not in ("auto", *_UNITS):
         find_format(source.format)
+    check_columns(source)
+
+
+def check_columns(source: Source) -> None:
+    """Refuse a source's `columns` for names that no format knows.
+
+    Raises:
+        RecordError: with the nearest name that one knows.
+    """
     for known in source.columns:
         if known not in COLUMNS and not known.startswith("annotator"):
             near = difflib.get_close_matches(known, COLUMNS, n=1)
@@ -182,8 +191,12 @@ def _items(source: Source) -> Iterator[Row | Problem]:
             return
 
 
-def _fields(source: Source, rows: Sequence[Row]) -> list[Fields]:
-    """Each row's columns under the names that formats know; a bare text has the column `text`."""
+def fields_of(source: Source, rows: Sequence[Row]) -> list[Fields]:
+    """Each row's columns under the names that formats know; a bare text has the column `text`.
+
+    Raises:
+        RecordError: no row has a column that `columns` names.
+    """
     values = [{"text": row.value} if isinstance(row.value, str) else row.value for row in rows]
     columns: set[str] = set()
     for value in values:

@@ -16,7 +16,7 @@ from plaudit.batch import Needs
 from plaudit.seeds import derive
 from plaudit.text import Words
 from plaudit.training.judged import JudgedTokens, judged_batch
-from plaudit.training.learner import ModelLearner
+from plaudit.training.learner import ModelLearner, on_device
 from plaudit.training.objectives import COMPARED, own_score
 
 __all__ = ["spoiled", "with_negatives"]
@@ -75,7 +75,8 @@ def with_negatives(
         for i, found in zip(chosen, ways, strict=True)
     ]
     batch = judged_batch(tried)
-    scores = iter(own_score(learner.forward(batch, Needs(score=True)), batch).tolist())
+    outputs = learner.forward(batch, Needs(score=True))
+    scores = iter(own_score(outputs, on_device(batch, learner.machine.device)).tolist())
     extended = list(items)
     for i, found in zip(chosen, ways, strict=True):
         liked = max(zip([next(scores) for _ in found], found, strict=True))[1]
