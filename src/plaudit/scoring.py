@@ -56,7 +56,7 @@ class ByModel(ScoringBy):
 
     kind: Literal["model"]
     path: str | None = None
-    """Its Transformers folder; nothing means the one that this run's reward stage trains."""
+    """Its folder or that of its run, by whose templates it reads; nothing means this run's reward stage trains it."""
 
 
 class BySimilarity(ScoringBy):

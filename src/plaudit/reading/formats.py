@@ -426,7 +426,7 @@ def _unknown(row: Fields) -> str:
     separator = next((mark for mark in (";", "\t", "|") if len(row.values) == 1 and mark in only), None)
     if separator is not None:
         return f"row: no format has the one column {only!r}: if {separator!r} separates columns, save them with commas"
-    example = f"as in text: {only} (`--column text={only}` of plaudit data check)"
+    example = f"as in text: {only} (`--column text={only}` of plaudit data check and plaudit evaluate reward)"
     return f"row: no format has the columns {columns}; {hint}; say which is which with columns, {example}"
 
 
