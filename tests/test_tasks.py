@@ -268,6 +268,21 @@ def test_a_column_that_no_row_has_splits_nothing(run, tmp_path):
         trusted(run, [file], tmp_path / "out", by=("topik",))
 
 
+def test_a_reward_model_is_tested_by_a_quality_that_it_has(run, tmp_path):
+    file = write(tmp_path / "j.jsonl", {"prompt": "say 1", "chosen": "1.", "rejected": "2."})
+    with pytest.raises(RecordError, match=r"--quality kind: .*reward-model scores nothing apart"):
+        trusted(run, [file], tmp_path / "out", quality="kind")
+    plain = trusted(run, [file], tmp_path / "out")
+    shutil.copytree(run, tmp_path / "run")
+    model = tiny_model("llama", reward=True)  # the very same weights
+    model.config.id2label, model.config.reward_weights = {0: "harmful"}, [-1.0]
+    save_model(model, tmp_path / "run" / "reward-model", tiny_tokenizer())
+    with pytest.raises(RecordError, match=r"--quality kind: .*reward-model scores harmful"):
+        trusted(tmp_path / "run", [file], tmp_path / "out", quality="kind")
+    by_quality = trusted(tmp_path / "run", [file], tmp_path / "out", quality="harmful")
+    assert by_quality["accuracy"] == plain["accuracy"] == 1 - trusted(tmp_path / "run", [file], tmp_path)["accuracy"]
+
+
 def test_what_is_read_is_never_written_over(run, tmp_path):
     prompts = write(tmp_path / "p.jsonl", {"prompt": "say 1"})
     with pytest.raises(RecordError, match=r"p\.jsonl is the file that is read: name another"):

@@ -342,6 +342,8 @@ def evaluate_reward(
         raise RecordError(f"--by {', '.join(unknown)}: no row has such a column with short values")
     groups = _sampled_groups(answers) if answers is not None else []
     scorer = load_scorer(model, choose_machine(), _text_of(model, cut_prompts=cut_prompts))
+    if quality is not None and quality not in scorer.qualities:
+        raise RecordError(f"--quality {quality}: {model} scores {', '.join(scorer.qualities) or 'nothing apart'}")
     raw = scorer.raw()
     found: dict[str, Any] = {"model": str(model), "files": [file.name for file in files]}
     found |= examine(raw, judged, by=by or GROUPS, probes=probes)

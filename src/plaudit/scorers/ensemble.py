@@ -99,6 +99,11 @@ class EnsembleScorer:
         """The tokenizer of the first member."""
         return self.members[0].words
 
+    @property
+    def qualities(self) -> tuple[str, ...]:
+        """What the members score apart."""
+        return self.members[0].qualities
+
     def raw(self) -> RawEnsemble:
         """The members without gain and bias, to be tested; with the reward that they give together."""
         return RawEnsemble(self)

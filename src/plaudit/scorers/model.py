@@ -54,6 +54,12 @@ class ModelScorer:
         self.micro_tokens = micro_tokens
         self._weights = quality_weights(bare(network.model).config)
 
+    @property
+    def qualities(self) -> tuple[str, ...]:
+        """What it scores apart, by name; nothing where there is one score without a name."""
+        config = bare(self.network.model).config
+        return tuple(config.id2label.values()) if getattr(config, "reward_weights", None) else ()
+
     def raw(self) -> ModelScorer:
         """The same without gain and bias: differences of its scores are what training took for log-odds."""
         return ModelScorer(self.network, self.words, self.machine, micro_tokens=self.micro_tokens)
@@ -62,9 +68,7 @@ class ModelScorer:
         """The reward of each answer. An answer that was cut is read without an end token."""
         texts = [(g.prompt, [(a.text, a.ended is Ended.STOPPED) for a in g.answers]) for g in groups]
         raw_BQ = self._raw(texts)
-        config = bare(self.network.model).config
-        names = list(config.id2label.values()) if getattr(config, "reward_weights", None) else []
-        parts = {name: raw_BQ[:, q].tolist() for q, name in enumerate(names)}
+        parts = {name: raw_BQ[:, q].tolist() for q, name in enumerate(self.qualities)}
         return Scores(
             value_PG=arranged(self._rewards(raw_BQ), groups),
             parts={name: arranged(part, groups) for name, part in parts.items()},
