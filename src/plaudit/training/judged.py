@@ -190,12 +190,8 @@ def check_read(mix: Mix, settings: Reward, everything: Iterable[Judgement]) -> N
         ("centring", mix.has(*COMPARED), "comparisons, rankings and choices"),
         ("negatives", mix.has(*COMPARED), "comparisons, rankings and choices"),
         ("curriculum", any(_clearness(everything)), "judgements that differ in stated strength or distance of scores"),
-        ("grades", mix.has(Said.GRADE), "scores that are read as grades (reward.ratings)"),
-        ("ratings", any(isinstance(one.verdict, Scores) for one in everything), "scores"),
-        ("rankings", any(isinstance(one.verdict, Ranking) for one in everything), "rankings"),
-        ("choices", any(isinstance(one.verdict, Choice) for one in everything), "choices of the best"),
     ):
-        if not read and getattr(settings, name) != Reward.model_fields[name].default:
+        if not read and getattr(settings, name):
             raise RecordError(
                 f"reward.{name} is for {where}, and there are none such to train on ({mix.describe()}): leave it out"
             )
