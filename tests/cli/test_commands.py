@@ -432,15 +432,20 @@ def test_a_real_ctrl_c_ends_the_process_with_130(recipe_file):
     assert errors.splitlines() == ["", f"Stopped. Go on with: plaudit run {recipe_file}"]
 
 
-@pytest.mark.parametrize(("given", "used"), [({}, "PASSIVE"), ({"OMP_WAIT_POLICY": "ACTIVE"}, "ACTIVE")])
-def test_threads_wait_asleep_unless_told_otherwise(given, used):
+_WAITING = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")
+
+
+@pytest.mark.parametrize(
+    ("given", "used"), [({}, "3000"), ({"OMP_WAIT_POLICY": "ACTIVE"}, "None"), ({"GOMP_SPINCOUNT": "7"}, "7")]
+)
+def test_threads_soon_wait_asleep_unless_told_otherwise(given, used):
     script = """
 import atexit, os, sys
-atexit.register(lambda: print(os.environ["OMP_WAIT_POLICY"], "torch" in sys.modules, file=sys.stderr))
+atexit.register(lambda: print(os.environ.get("GOMP_SPINCOUNT"), "torch" in sys.modules, file=sys.stderr))
 sys.argv = ["plaudit", "--help"]
 from plaudit.cli import main
 main()
 """
-    others = {name: value for name, value in os.environ.items() if name != "OMP_WAIT_POLICY"}
+    others = {name: value for name, value in os.environ.items() if name not in _WAITING}
     result = subprocess.run([sys.executable, "-c", script], env={**others, **given}, capture_output=True, text=True)
     assert result.stderr.split() == [used, "False"]  # torch reads it as it is loaded
