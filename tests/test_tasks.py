@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import json
 import math
@@ -129,6 +130,13 @@ def test_a_member_reads_by_its_runs_template_and_so_does_a_recipe_elsewhere(own_
     for n, folder in enumerate((run, run / "reward-model", member)):
         road = recipe_from(own_road(reward=None, scorers={"m": {"kind": "model", "path": str(folder)}}))
         assert Ground(road, Run(tmp_path / f"new-{n}", road)).scorer().score(groups).flat() == wanted
+    long = [group_of_texts(Prompt(text="say 1" * 99), [("1", True)])]
+    scorers = {"m": {"kind": "model", "path": str(run)}}
+    for cut in (True, False):
+        text = {"template": "{prompt}", "cut_prompts": cut}
+        road = recipe_from(own_road(reward=None, scorers=scorers, text=text))
+        with contextlib.nullcontext() if cut else pytest.raises(TextError, match="cut_prompts"):
+            Ground(road, Run(tmp_path / f"cut-{cut}", road)).scorer().score(long)
     label_file(rows, tmp_path / "c.jsonl", {"m": ByModel(kind="model", path=str(run))}, gives="scores")
     assert read(tmp_path / "c.jsonl")[0]["verdict"]["scores"] == wanted
 
@@ -346,6 +354,16 @@ def test_two_prompts_under_one_id_are_refused(run, tmp_path):
     with pytest.raises(RecordError, match=r"(?s)cannot read answers.*another prompt's"):
         score_file(run / "reward-model", write(tmp_path / "sampled.jsonl", *ended), tmp_path / "out.jsonl")
     assert not (tmp_path / "out.jsonl").exists()
+
+
+def test_facts_of_the_rows_make_no_other_prompt(tmp_path):
+    rows = [
+        {"prompt": {"text": "p", "id": "1", "about": {"n": n}}, "answers": [f"{n}", f"{n}{n}"], "best": 0}
+        for n in (1, 2)
+    ]
+    file = write(tmp_path / "facts.jsonl", *rows)
+    assert label_file(file, tmp_path / "out.jsonl", {"length": ByLength(kind="length", target=3)}) == 1
+    assert len(read(tmp_path / "out.jsonl")[0]["answers"]) == 4
 
 
 def test_labels_that_were_interrupted_are_gone_on_with_for_the_same_answers_only(run, tmp_path, capsys):

@@ -32,7 +32,7 @@ from plaudit.models.load import (
 )
 from plaudit.models.network import LanguageNetwork, RewardNetwork
 from plaudit.models.packed import bare, body_of
-from plaudit.models.save import save_model
+from plaudit.models.save import change_config, save_model
 from plaudit.recipe import Adapter, Text
 from plaudit.records import Prompt
 from plaudit.scorers import ModelScorer, load_scorer
@@ -266,6 +266,14 @@ def test_a_new_reward_model_has_the_trunk_and_a_head_of_its_seed(tmp_path):
     assert not torch.equal(reward.score.weight, new_reward(str(tmp_path), CPU, seed=8).score.weight)
     drawn = new_reward(str(tmp_path), CPU, seed=7, random=True)
     assert not torch.equal(drawn.model.layers[1].mlp.up_proj.weight, model.model.layers[1].mlp.up_proj.weight)
+
+
+def test_a_trunk_whose_weights_do_not_fit_its_config_is_refused(tmp_path):
+    save_model(tiny_model(), tmp_path, tiny_tokenizer())
+    size = json.loads((tmp_path / "config.json").read_text())["intermediate_size"]
+    change_config(tmp_path, intermediate_size=size + 8)
+    with pytest.raises(ModelError, match=r"lacks weights, which would be random: .*mlp"):
+        new_reward(str(tmp_path), CPU, seed=0)
 
 
 @pytest.mark.parametrize("qualities", [{}, {"kind": 0.5}, {"kind": 0.5, "true": 2.0}])

@@ -196,6 +196,14 @@ def test_lone_scores_of_one_prompt_are_put_together():
     assert found[0].ranks == (2, 1)
 
 
+def test_lone_scores_of_two_qualities_are_two_judgements():
+    lone = [
+        scored([answer], (score,), who="ann").model_copy(update={"quality": quality})
+        for answer, score, quality in (("a", 2.0, "kind"), ("c", 5.0, "true"))
+    ]
+    assert [one.judgement.answers for one in said_by(lone, Reward())[0]] == [("a",), ("c",)]
+
+
 def test_what_nobody_by_name_said_several_times_of_an_answer_is_averaged():
     lone = [scored([answer], (score,)) for score, answer in ((3, "a"), (4, "a"), (5, "a"))]
     (found,), mix = said_by(lone, Reward())
