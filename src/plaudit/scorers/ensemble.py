@@ -180,7 +180,7 @@ def save_ensemble(folder: Path, members: Sequence[str], **how: Any) -> None:
 def reward_folder(folder: Path | str) -> Path | str:
     """Where the reward model of a run is; any other folder or name is a model's itself."""
     inner = Path(folder) / "reward-model"
-    return inner if inner.exists() and not (Path(folder) / "config.json").exists() else folder
+    return inner if inner.exists() else folder
 
 
 def member_folders(folder: Path | str) -> list[Path | str]:
